@@ -9,27 +9,27 @@ from backstay.api.names import ACCOUNT
 from backstay.api.policy import VolumeRule
 
 
-class Capture(Struct):
+class Capture(Struct, frozen=True):
     """An order: back up what this policy, in the same namespace, names."""
 
     policy: str
 
 
-class RestorePointReference(Struct):
-    """A restore point that the catalogue found: the committing snapshot (64 hex digits) in a storage of this namespace."""
+class RestorePointReference(Struct, frozen=True):
+    """A restore point that the catalogue found: its committing snapshot (64 hex digits)."""
 
     storage: str
     snapshot: str
 
 
-class BackupSpec(Struct):
+class BackupSpec(Struct, frozen=True):
     """Exactly one of the two is set."""
 
     capture: Capture | None = None
     restore_point: RestorePointReference | None = None
 
 
-class Effective(Struct):
+class Effective(Struct, frozen=True):
     """The policy's fields as they were when the Backup started: a later edit does not change a running Backup."""
 
     storage: str
@@ -38,7 +38,7 @@ class Effective(Struct):
     volumes: tuple[VolumeRule, ...] = ()
 
 
-class ResourcesStatus(Struct):
+class ResourcesStatus(Struct, frozen=True):
     """The captured resources: their number, their size as JSON in bytes, and their tree in the repository."""
 
     count: int = 0
@@ -46,12 +46,12 @@ class ResourcesStatus(Struct):
     tree: str = ""
 
 
-class VolumeStatus(Struct):
+class VolumeStatus(Struct, frozen=True):
     """One claim. ``phase``: Pending, Cutting, Moving, Done, Skipped, Failed. Sizes in bytes."""
 
     claim: str
     method: str = ""
-    phase: str = "Pending"
+    phase: str = ""
     consistency: str = ""
     snapshot: str = ""
     tree: str = ""
@@ -64,7 +64,7 @@ class VolumeStatus(Struct):
     message: str = ""
 
 
-class BackupStatus(Struct):
+class BackupStatus(Struct, frozen=True):
     """The state. ``phase`` is derived from the condition Succeeded and is never read back."""
 
     conditions: tuple[Condition, ...] = ()
@@ -83,7 +83,7 @@ class BackupStatus(Struct):
     progress: str = ""
 
 
-class Backup(Struct):
+class Backup(Struct, frozen=True):
     """A Backup object."""
 
     metadata: Meta

@@ -11,28 +11,28 @@ import msgspec
 from backstay.api.names import API_VERSION
 
 
-class Struct(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+class Struct(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Base of the kinds: immutable, camelCase in JSON, unknown fields ignored (the API server has refused them)."""
 
 
-class InvalidObject(ValueError):
+class InvalidObjectError(ValueError):
     """An object does not have the form that its schema promises; the text names the field."""
 
 
-class Reference(Struct):
+class Reference(Struct, frozen=True):
     """An object in the same namespace."""
 
     name: str
 
 
-class KeyReference(Struct):
+class KeyReference(Struct, frozen=True):
     """One key of a Secret in the same namespace."""
 
     name: str
     key: str
 
 
-class Meta(Struct):
+class Meta(Struct, frozen=True):
     """The part of ``metadata`` that we read."""
 
     name: str
@@ -46,7 +46,7 @@ class Meta(Struct):
     annotations: dict[str, str] = {}
 
 
-class Condition(Struct):
+class Condition(Struct, frozen=True):
     """A condition as in the Kubernetes API conventions; ``status`` is True, False or Unknown."""
 
     type: str
@@ -57,10 +57,10 @@ class Condition(Struct):
     last_transition_time: datetime | None = None
 
 
-class LabelSelector(Struct):
+class LabelSelector(Struct, frozen=True):
     """A label selector with the meaning that it has everywhere in Kubernetes: all requirements must hold."""
 
-    class Requirement(Struct):
+    class Requirement(Struct, frozen=True):
         """One expression; ``operator`` is In, NotIn, Exists or DoesNotExist."""
 
         key: str
@@ -79,7 +79,9 @@ class LabelSelector(Struct):
                 case "DoesNotExist":
                     return self.key not in labels
                 case unknown:
-                    raise InvalidObject(f"selector operator {unknown!r} is none of In, NotIn, Exists, DoesNotExist")
+                    raise InvalidObjectError(
+                        f"selector operator {unknown!r} is none of In, NotIn, Exists, DoesNotExist"
+                    )
 
     match_labels: dict[str, str] = {}
     match_expressions: tuple[Requirement, ...] = ()
@@ -98,13 +100,13 @@ Kind = TypeVar("Kind")
 def parse(kind: type[Kind], source: Mapping[str, Any]) -> Kind:
     """An API object (or any part of one) as its typed form.
 
-    Raises InvalidObject with the path of the offending field.
+    Raises InvalidObjectError with the path of the offending field.
     """
     try:
         return msgspec.convert(source, kind, strict=False)
     except msgspec.ValidationError as error:
         name = source.get("metadata", {}).get("name", "")
-        raise InvalidObject(f"{kind.__name__} {name}: {error}".replace("  ", " ")) from error
+        raise InvalidObjectError(f"{kind.__name__} {name}: {error}".replace("  ", " ")) from error
 
 
 def to_json(value: Any) -> Any:

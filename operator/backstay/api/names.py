@@ -20,7 +20,7 @@ ACCOUNT_ROLE = "backstay-application"
 
 #: On a namespace: the cluster's admin opens it to Backstay with the value ``"true"``.
 ENROLLED_LABEL = f"{GROUP}/enrolled"
-#: On everything that Backstay makes: ``mover``, ``temporary``, ``account``, ``network``. Such objects are never captured.
+#: On everything that Backstay makes: ``mover``, ``temporary``, ``account``, ``network``; such things are not captured.
 COMPONENT_LABEL = f"{GROUP}/component"
 #: On Jobs, temporary claims and VolumeSnapshots: UID of the Backup or Restore that they serve.
 OWNER_LABEL = f"{GROUP}/owner-uid"

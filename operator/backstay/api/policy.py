@@ -8,21 +8,21 @@ from backstay.api.meta import Condition, LabelSelector, Meta, Reference, Struct
 from backstay.api.names import ACCOUNT
 
 
-class Schedule(Struct):
+class Schedule(Struct, frozen=True):
     """Five cron fields, or a macro such as ``@daily``, read in an IANA time zone."""
 
     cron: str
     time_zone: str = "UTC"
 
 
-class VolumeRule(Struct):
+class VolumeRule(Struct, frozen=True):
     """How claims are read that this rule's selector matches (absent: all). ``method``: Auto, Snapshot, Live or Skip."""
 
     selector: LabelSelector = LabelSelector()
     method: str = "Auto"
 
 
-class BackupPolicySpec(Struct):
+class BackupPolicySpec(Struct, frozen=True):
     """The wish."""
 
     storage: Reference
@@ -33,7 +33,7 @@ class BackupPolicySpec(Struct):
     volumes: tuple[VolumeRule, ...] = ()
 
 
-class BackupPolicyStatus(Struct):
+class BackupPolicyStatus(Struct, frozen=True):
     """The state; times are UTC."""
 
     conditions: tuple[Condition, ...] = ()
@@ -43,7 +43,7 @@ class BackupPolicyStatus(Struct):
     last_success_time: datetime | None = None
 
 
-class BackupPolicy(Struct):
+class BackupPolicy(Struct, frozen=True):
     """A BackupPolicy object."""
 
     metadata: Meta

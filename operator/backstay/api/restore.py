@@ -8,13 +8,13 @@ from backstay.api.meta import Condition, Meta, Struct
 from backstay.api.names import ACCOUNT
 
 
-class Source(Struct):
+class Source(Struct, frozen=True):
     """The Backup, in the same namespace, whose restore point is brought back."""
 
     backup: str
 
 
-class RestoreSpec(Struct):
+class RestoreSpec(Struct, frozen=True):
     """The wish. ``approve``: empty only counts what would be done; Create does it, touching nothing that exists."""
 
     source: Source
@@ -23,20 +23,20 @@ class RestoreSpec(Struct):
     storage_classes: dict[str, str] = {}
 
 
-class RestoredResources(Struct):
+class RestoredResources(Struct, frozen=True):
     """Counts of objects; ``planned`` is the sum that the restore point holds for this namespace."""
 
-    planned: int = 0
-    created: int = 0
-    kept: int = 0
-    failed: int = 0
+    planned: int
+    created: int
+    kept: int
+    failed: int
 
 
-class RestoredVolume(Struct):
+class RestoredVolume(Struct, frozen=True):
     """One claim. ``phase``: Pending, Filling, Filled, Kept, Failed. Sizes in bytes."""
 
     claim: str
-    phase: str = "Pending"
+    phase: str = ""
     storage_class: str = ""
     files: int = 0
     bytes: int = 0
@@ -46,7 +46,7 @@ class RestoredVolume(Struct):
     message: str = ""
 
 
-class RestoreStatus(Struct):
+class RestoreStatus(Struct, frozen=True):
     """The state. ``kept`` and ``warnings`` are cut to the first few; the counts are exact."""
 
     conditions: tuple[Condition, ...] = ()
@@ -62,7 +62,7 @@ class RestoreStatus(Struct):
     progress: str = ""
 
 
-class Restore(Struct):
+class Restore(Struct, frozen=True):
     """A Restore object."""
 
     metadata: Meta

@@ -15,7 +15,7 @@ from backstay.api.meta import Struct
 FORMAT_VERSION = 1
 
 
-class ApplicationIdentity(Struct):
+class ApplicationIdentity(Struct, frozen=True):
     """Whose point this is: cluster id (UID of the namespace kube-system), namespace, policy."""
 
     cluster: str
@@ -23,7 +23,7 @@ class ApplicationIdentity(Struct):
     policy: str
 
 
-class CapturedObject(Struct):
+class CapturedObject(Struct, frozen=True):
     """One object of the application: where its JSON stands in the snapshot, and why it was captured."""
 
     group: str
@@ -35,7 +35,7 @@ class CapturedObject(Struct):
     reason: str
 
 
-class VolumeUser(Struct):
+class VolumeUser(Struct, frozen=True):
     """The pod that used the volume: with what identity and where a mover for it must run.
 
     ``run_as`` holds the pod's effective ``runAsUser``, ``runAsGroup``, ``supplementalGroups``, ``fsGroup``,
@@ -49,7 +49,7 @@ class VolumeUser(Struct):
     placement: dict[str, Any] = {}
 
 
-class CapturedVolume(Struct):
+class CapturedVolume(Struct, frozen=True):
     """One claim's data. ``tree`` is the id that counts; ``snapshot`` is a hint, since copying changes it."""
 
     claim: str
@@ -68,10 +68,9 @@ class CapturedVolume(Struct):
     warning_count: int = 0
 
 
-class RestorePoint(Struct):
+class RestorePoint(Struct, frozen=True, kw_only=True):
     """Everything about one restore point but the objects' own JSON."""
 
-    version: int = FORMAT_VERSION
     backstay: str
     kubernetes: str = ""
     backup: str
@@ -81,6 +80,7 @@ class RestorePoint(Struct):
     cut_time: datetime
     completion_time: datetime
     outcome: str
+    version: int = FORMAT_VERSION
     objects: tuple[CapturedObject, ...] = ()
     resource_bytes: int = 0
     volumes: tuple[CapturedVolume, ...] = ()

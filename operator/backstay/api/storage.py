@@ -7,14 +7,14 @@ from datetime import datetime
 from backstay.api.meta import Condition, KeyReference, Meta, Reference, Struct
 
 
-class PasswordReference(Struct):
+class PasswordReference(Struct, frozen=True):
     """The key of a Secret that holds the repository's password."""
 
     name: str
     key: str = "password"
 
 
-class S3(Struct):
+class S3(Struct, frozen=True):
     """Where the repository lies. No credentials: the pod's own identity is used."""
 
     bucket: str
@@ -26,7 +26,7 @@ class S3(Struct):
     ca_secret_ref: KeyReference | None = None
 
 
-class BackupStorageSpec(Struct):
+class BackupStorageSpec(Struct, frozen=True):
     """The wish. ``access_mode`` is ReadWrite or ReadOnly, ``catalogue`` is Own or All."""
 
     s3: S3
@@ -35,7 +35,7 @@ class BackupStorageSpec(Struct):
     catalogue: str = "Own"
 
 
-class BackupStorageStatus(Struct):
+class BackupStorageStatus(Struct, frozen=True):
     """The state. ``restore_points`` counts those that the catalogue shows in this namespace."""
 
     conditions: tuple[Condition, ...] = ()
@@ -44,7 +44,7 @@ class BackupStorageStatus(Struct):
     last_probe_time: datetime | None = None
 
 
-class BackupStorage(Struct):
+class BackupStorage(Struct, frozen=True):
     """A BackupStorage object."""
 
     metadata: Meta

@@ -1,0 +1,69 @@
+"""restic's repository format, version 2, on S3, written natively.
+
+Stock `restic` with the password reads everything that this package writes, and the reverse. It knows nothing of
+Kubernetes. `Repository` is the way in; `S3Store` is where the objects lie; errors are told in `errors`.
+"""
+
+from backstay.repository.archiver import Archive, Progress, Warning
+from backstay.repository.errors import (
+    AccessDenied,
+    BucketNotFound,
+    Corrupted,
+    LockLost,
+    NodeNotFound,
+    NoSpace,
+    ObjectNotFound,
+    RepositoryError,
+    RepositoryExists,
+    RepositoryLocked,
+    RepositoryNotFound,
+    SnapshotNotFound,
+    SourceError,
+    StoreRefused,
+    TargetError,
+    Unreachable,
+    UnsafeName,
+    UnsupportedRepository,
+    WrongPassword,
+)
+from backstay.repository.repository import Repository, Subtree, Writer
+from backstay.repository.restorer import Restoration
+from backstay.repository.snapshot import Snapshot, Summary
+from backstay.repository.store import S3Credentials, S3Location, S3Store, Store
+from backstay.repository.tree import Node
+
+__all__ = [
+    "AccessDenied",
+    "Archive",
+    "BucketNotFound",
+    "Corrupted",
+    "LockLost",
+    "NoSpace",
+    "Node",
+    "NodeNotFound",
+    "ObjectNotFound",
+    "Progress",
+    "Repository",
+    "RepositoryError",
+    "RepositoryExists",
+    "RepositoryLocked",
+    "RepositoryNotFound",
+    "Restoration",
+    "S3Credentials",
+    "S3Location",
+    "S3Store",
+    "Snapshot",
+    "SnapshotNotFound",
+    "SourceError",
+    "Store",
+    "StoreRefused",
+    "Subtree",
+    "Summary",
+    "TargetError",
+    "Unreachable",
+    "UnsafeName",
+    "UnsupportedRepository",
+    "Warning",
+    "Writer",
+    "WrongPassword",
+]

@@ -1,0 +1,168 @@
+"""Snapshots: the roots from which everything in a repository is reached.
+
+A snapshot file is the last thing a backup writes, so that it never points at anything that is not yet durable. See
+"Snapshots" in restic's design document; field names and their order are those of restic's own files.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import msgspec
+
+from backstay.repository import rfc3339
+from backstay.repository.errors import Corrupted
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Statistics of the backup that made a snapshot. Sizes are in bytes, times in UTC."""
+
+    backup_start: datetime
+    backup_end: datetime
+    files_new: int = 0
+    files_changed: int = 0
+    files_unmodified: int = 0
+    dirs_new: int = 0
+    dirs_changed: int = 0
+    dirs_unmodified: int = 0
+    data_blobs: int = 0
+    tree_blobs: int = 0
+    data_added: int = 0
+    data_added_packed: int = 0
+    total_files_processed: int = 0
+    total_bytes_processed: int = 0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One root: which tree, of what, from whom and when.
+
+    `time` is in UTC; `tree`, `id`, `parent` and `original` are hexadecimal ids. `id` is the name of the snapshot's file,
+    empty while it has not been written; `original` is the id that a rewritten snapshot first had.
+    """
+
+    time: datetime
+    tree: str
+    paths: tuple[str, ...]
+    hostname: str = ""
+    username: str = ""
+    tags: tuple[str, ...] = ()
+    id: str = ""
+    parent: str = ""
+    original: str = ""
+    uid: int = 0
+    gid: int = 0
+    excludes: tuple[str, ...] = ()
+    program_version: str = ""
+    summary: Summary | None = None
+
+    def with_id(self, snapshot_id: str) -> Snapshot:
+        """The same snapshot under the name that it was stored or found by."""
+        return replace(self, id=snapshot_id)
+
+
+class _SummaryJSON(msgspec.Struct):
+    backup_start: str = ""
+    backup_end: str = ""
+    files_new: int = 0
+    files_changed: int = 0
+    files_unmodified: int = 0
+    dirs_new: int = 0
+    dirs_changed: int = 0
+    dirs_unmodified: int = 0
+    data_blobs: int = 0
+    tree_blobs: int = 0
+    data_added: int = 0
+    data_added_packed: int = 0
+    total_files_processed: int = 0
+    total_bytes_processed: int = 0
+
+
+class _SnapshotJSON(msgspec.Struct):
+    time: str
+    tree: str
+    paths: list[str] | None = None
+    parent: str = ""
+    hostname: str = ""
+    username: str = ""
+    uid: int = 0
+    gid: int = 0
+    excludes: list[str] | None = None
+    tags: list[str] | None = None
+    original: str = ""
+    program_version: str = ""
+    summary: _SummaryJSON | None = None
+
+
+_decoder = msgspec.json.Decoder(_SnapshotJSON)
+_COUNTS = [name for name in Summary.__dataclass_fields__ if not name.startswith("backup_")]
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """The snapshot as the JSON that restic writes (fields that are empty are left out)."""
+    document: dict[str, object] = {"time": rfc3339.from_datetime(snapshot.time)}
+    if snapshot.parent:
+        document["parent"] = snapshot.parent
+    document["tree"] = snapshot.tree
+    document["paths"] = list(snapshot.paths)
+    optional: list[tuple[str, object]] = [
+        ("hostname", snapshot.hostname),
+        ("username", snapshot.username),
+        ("uid", snapshot.uid),
+        ("gid", snapshot.gid),
+        ("excludes", list(snapshot.excludes)),
+        ("tags", list(snapshot.tags)),
+        ("original", snapshot.original),
+        ("program_version", snapshot.program_version),
+    ]
+    document.update((name, value) for name, value in optional if value)
+    if snapshot.summary is not None:
+        summary: dict[str, object] = {
+            "backup_start": rfc3339.from_datetime(snapshot.summary.backup_start),
+            "backup_end": rfc3339.from_datetime(snapshot.summary.backup_end),
+        }
+        summary.update((name, getattr(snapshot.summary, name)) for name in _COUNTS)
+        document["summary"] = summary
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def decode(data: bytes, snapshot_id: str) -> Snapshot:
+    """Parse a snapshot file's JSON. Raises Corrupted, naming the snapshot, on anything that is not a snapshot."""
+    try:
+        raw = _decoder.decode(data)
+        if len(bytes.fromhex(raw.tree)) != 32:
+            raise ValueError("its tree id is not 32 bytes long")
+        summary = None
+        if raw.summary is not None:
+            summary = Summary(
+                rfc3339.to_datetime(raw.summary.backup_start),
+                rfc3339.to_datetime(raw.summary.backup_end),
+                **{name: getattr(raw.summary, name) for name in _COUNTS},
+            )
+        time = rfc3339.to_datetime(raw.time)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Corrupted(f"snapshot {snapshot_id} decrypts but is no snapshot document: {error}") from error
+    return Snapshot(
+        time=time,
+        tree=raw.tree,
+        paths=tuple(raw.paths or ()),
+        hostname=raw.hostname,
+        username=raw.username,
+        tags=tuple(raw.tags or ()),
+        id=snapshot_id,
+        parent=raw.parent,
+        original=raw.original,
+        uid=raw.uid,
+        gid=raw.gid,
+        excludes=tuple(raw.excludes or ()),
+        program_version=raw.program_version,
+        summary=summary,
+    )
+
+
+def now() -> datetime:
+    """The present, in UTC, as snapshots store it."""
+    return datetime.now(UTC)

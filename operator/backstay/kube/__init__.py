@@ -1,0 +1,1 @@
+"""The one door to the Kubernetes API: plain JSON objects in and out, and errors that say what was being done."""

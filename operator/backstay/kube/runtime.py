@@ -33,6 +33,8 @@ class Settings:
     image_pull_secrets: tuple[str, ...] = ()
     #: Every namespace counts as enrolled.
     enroll_all: bool = False
+    #: A storage without credentials is reached with the pods' own cloud identity, by whoever may write a storage.
+    pod_identity: bool = False
     #: ``resources`` of a mover's container.
     mover_resources: dict[str, Any] = field(default_factory=dict)
     #: Threads that reconcile.
@@ -42,7 +44,9 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Read BACKSTAY_NAMESPACE, _POD, _IMAGE, _IMAGE_PULL_POLICY, _IMAGE_PULL_SECRETS (names, commas between),
-        _ENROLL_ALL (true or false), _MOVER_RESOURCES (JSON), _WORKERS, _LIVENESS_PORT. Raises InvalidSettingError.
+        _ENROLL_ALL and _POD_IDENTITY (true or false), _MOVER_RESOURCES (JSON), _WORKERS, _LIVENESS_PORT.
+
+        Raises InvalidSettingError.
         """
 
         def text(name: str, default: str) -> str:
@@ -59,6 +63,7 @@ class Settings:
                     name.strip() for name in text("IMAGE_PULL_SECRETS", "").split(",") if name.strip()
                 ),
                 enroll_all=_boolean("ENROLL_ALL", text("ENROLL_ALL", "false")),
+                pod_identity=_boolean("POD_IDENTITY", text("POD_IDENTITY", "false")),
                 mover_resources=_mapping("MOVER_RESOURCES", text("MOVER_RESOURCES", "{}")),
                 workers=int(text("WORKERS", str(default.workers))),
                 liveness_port=int(text("LIVENESS_PORT", str(default.liveness_port))),

@@ -26,11 +26,13 @@ from backstay.repository.errors import (
     UnsupportedRepository,
     WrongPassword,
 )
-from backstay.repository.repository import Repository, Subtree, Writer
+from backstay.repository.repository import Repository
 from backstay.repository.restorer import Restoration
 from backstay.repository.snapshot import Snapshot, Summary
 from backstay.repository.store import S3Credentials, S3Location, S3Store, Store
 from backstay.repository.tree import Node
+from backstay.repository.virtual import Subtree
+from backstay.repository.writer import Writer
 
 __all__ = [
     "AccessDenied",

@@ -1,9 +1,11 @@
 """What can go wrong with a repository, told so that a person can act on it.
 
-Every error carries `reason`, a CamelCase word fit for a Kubernetes condition, and `permanent`, which says whether trying
-the same thing again without a change by somebody is pointless. The message names what was being done, to what, and what
-the reader can do next.
+Every error carries `reason`, a CamelCase word fit for a Kubernetes condition, and `permanent`, which says whether
+trying the same thing again without a change by somebody is pointless. The message names what was being done, to what,
+and what the reader can do next.
 """
+
+# ruff: noqa: N818  (the names are what conditions say; "Error" at their end adds nothing)
 
 from __future__ import annotations
 

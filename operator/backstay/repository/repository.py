@@ -2,60 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
+import socket
+import threading
+from collections.abc import Callable, Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
-from backstay.repository.archiver import Archive, Progress
-from backstay.repository.errors import RepositoryError
-from backstay.repository.restorer import Restoration
+from backstay.repository import config, keys, snapshot, tree
+from backstay.repository import index as index_file
+from backstay.repository.archiver import Progress
+from backstay.repository.blob import Codec
+from backstay.repository.chunker import Chunker, seed
+from backstay.repository.config import Config
+from backstay.repository.crypto import Key
+from backstay.repository.errors import (
+    Corrupted,
+    NodeNotFound,
+    ObjectNotFound,
+    RepositoryError,
+    RepositoryExists,
+    RepositoryNotFound,
+    SnapshotNotFound,
+)
+from backstay.repository.index import Index
+from backstay.repository.lock import REFRESH_SECONDS, SharedLock
+from backstay.repository.reader import Reader, parse_id
+from backstay.repository.restorer import Restoration, Restorer
 from backstay.repository.snapshot import Snapshot
 from backstay.repository.store import Store
 from backstay.repository.tree import Node
+from backstay.repository.writer import INDEX_BLOBS, INDEX_SECONDS, Writer
 
-
-@dataclass(frozen=True)
-class Subtree:
-    """A tree that is in the repository already, to be grafted into a virtual tree."""
-
-    tree_id: str
-
-
-class Writer(Protocol):
-    """What `Repository.writer()` gives: the only way to add to a repository."""
-
-    def save_files(self, files: Mapping[str, bytes | Subtree], time: datetime) -> str: ...
-    def flush(self) -> None: ...
-    def commit(self, snapshot: Snapshot) -> str: ...
-    def backup(
-        self, path: str, *, progress: Callable[[Progress], None] | None = None, parent: Snapshot | None = None
-    ) -> Archive: ...
+_CONNECTIONS = 4  # small files that are read at once
 
 
 class Repository:
-    """A restic repository of format version 2, opened with a password."""
+    """A restic repository of format version 2, opened with a password.
 
-    id: str
+    Reading is safe from several threads; each writer is a block of its own.
+    """
+
+    def __init__(self, store: Store, key: Key, settings: Config, key_id: str) -> None:
+        """Use `init` or `open`."""
+        self.id = settings.id
+        self.key_id = key_id
+        self._store = store
+        self._codec = Codec(key)
+        self._seed = seed(key)
+        self._index = Index()
+        self._indexes_read: set[str] = set()
+        self._index_mutex = threading.Lock()
+        self._reader = Reader(store, self._codec, self._index)
 
     @classmethod
     def init(cls, store: Store, password: str) -> Repository:
         """Create a repository. Raises RepositoryExists when there is one."""
-        raise NotImplementedError
+        if store.exists("config") or any(True for _ in store.list("keys/")):
+            raise RepositoryExists(
+                "creating a repository: there is one under this bucket and prefix; open it, or choose another prefix"
+            )
+        master = Key.random()
+        settings = config.create()
+        key_id = keys.add(store, password, master)
+        store.put("config", master.seal(config.encode(settings)))
+        if _read_config(store, master) != settings:
+            raise RepositoryExists(
+                "creating a repository: another process created one at the same moment; open that one"
+            )
+        return cls(store, master, settings, key_id)
 
     @classmethod
     def open(cls, store: Store, password: str) -> Repository:
         """Open a repository. Raises RepositoryNotFound or WrongPassword."""
-        raise NotImplementedError
+        master, key_id = keys.search(store, password)
+        return cls(store, master, _read_config(store, master), key_id)
+
+    # --- snapshots ------------------------------------------------------------------------------------------------
 
     def snapshot_ids(self) -> list[str]:
         """Ids of all snapshots, without reading them."""
-        raise NotImplementedError
+        return [name.removeprefix("snapshots/") for name, size in self._store.list("snapshots/") if size]
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
         """One snapshot, by its full id or a unique beginning of it. Raises SnapshotNotFound."""
-        raise NotImplementedError
+        if len(snapshot_id) != 64:
+            found = [known for known in self.snapshot_ids() if known.startswith(snapshot_id)] if snapshot_id else []
+            if len(found) != 1:
+                many = "more than one snapshot has" if found else "no snapshot has"
+                raise SnapshotNotFound(f"reading snapshot {snapshot_id!r}: {many} an id that begins so")
+            snapshot_id = found[0]
+        parse_id(snapshot_id, "the request")
+        name = f"snapshots/{snapshot_id}"
+        try:
+            stored = self._store.get(name)
+        except ObjectNotFound:
+            raise SnapshotNotFound(f"reading snapshot {snapshot_id}: it is not in the repository (any more)") from None
+        return snapshot.decode(self._codec.open_file(stored, name), snapshot_id)
 
     def snapshots(
         self,
@@ -65,42 +106,148 @@ class Repository:
     ) -> Iterator[Snapshot]:
         """All snapshots but those in `ids_known`, which are not downloaded.
 
-        A broken one raises Corrupted, unless `on_error` takes its id and the error.
+        A broken one raises Corrupted, unless `on_error` takes its id and the error. One that is forgotten meanwhile is
+        left out.
         """
-        raise NotImplementedError
+        wanted = [snapshot_id for snapshot_id in self.snapshot_ids() if snapshot_id not in ids_known]
+        with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="snapshots") as executor:
+            jobs = [(snapshot_id, executor.submit(self.snapshot, snapshot_id)) for snapshot_id in wanted]
+            try:
+                for snapshot_id, job in jobs:
+                    try:
+                        found = job.result()
+                    except SnapshotNotFound:
+                        continue
+                    except Corrupted as error:
+                        if on_error is None:
+                            raise
+                        on_error(snapshot_id, error)
+                    else:
+                        yield found
+            finally:
+                executor.shutdown(wait=False, cancel_futures=True)
+
+    # --- reading --------------------------------------------------------------------------------------------------
 
     def load_index(self) -> None:
-        """Read the index files that are not in memory yet; readers call it themselves."""
-        raise NotImplementedError
+        """Read the index files that are not in memory yet. Readers do so once; call it again to see what is new."""
+        with self._index_mutex:
+            new = [name for name, size in self._store.list("index/") if size and name not in self._indexes_read]
+            with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="index") as executor:
+                for at in range(0, len(new), 2 * _CONNECTIONS):  # a few decoded files at a time
+                    batch = new[at : at + 2 * _CONNECTIONS]
+                    for name, packs in zip(batch, executor.map(self._read_index, batch), strict=True):
+                        for pack_id, entries in packs:
+                            self._index.add(pack_id, entries)
+                        self._indexes_read.add(name)
+            self._indexes_read.add("")  # loaded once, even when there was nothing
+
+    def _read_index(self, name: str) -> list[tuple[bytes, list[index_file.Entry]]]:
+        try:
+            stored = self._store.get(name)
+        except ObjectNotFound:  # a prune replaced it since it was listed
+            return []
+        return index_file.decode(self._codec.open_file(stored, name), name)
+
+    def _ready(self) -> Reader:
+        if not self._indexes_read:
+            self.load_index()
+        return self._reader
 
     def read_tree(self, tree_id: str) -> list[Node]:
         """The nodes of a tree, verified."""
-        raise NotImplementedError
+        return tree.decode(self._ready().tree(parse_id(tree_id, "the request")), tree_id)
 
     def find(self, tree_id: str, path: str) -> Node:
         """The node at `path` below a tree. Raises NodeNotFound."""
-        raise NotImplementedError
+        parts = [part for part in path.split("/") if part]
+        if not parts:
+            raise NodeNotFound(f"looking for {path!r}: the root of a tree has no node of its own")
+        node: Node | None = None
+        for part in parts:
+            if node is not None:
+                if node.type != "dir":
+                    raise NodeNotFound(f"looking for {path!r} in tree {tree_id}: {node.name!r} is no directory")
+                nodes = self.read_tree(node.subtree)
+            else:
+                nodes = self.read_tree(tree_id)
+            node = next((found for found in nodes if found.name == part), None)
+            if node is None:
+                raise NodeNotFound(f"looking for {path!r} in tree {tree_id}: there is no {part!r}")
+        assert node is not None
+        return node
 
     def read_file(self, node: Node) -> Iterator[bytes]:
         """A file's content, blob by blob, each verified before it is given out."""
-        raise NotImplementedError
+        ids = [parse_id(text, f"the file {node.name!r}") for text in node.content or ()]
+        return self._ready().contents(ids)
 
     def walk(self, tree_id: str) -> Iterator[tuple[str, Node]]:
         """Every node below a tree with its path, parents before children, in tree order."""
-        raise NotImplementedError
-
-    def writer(self, holder: str = "") -> AbstractContextManager[Writer]:
-        """Take a shared lock, held in the name of `holder`, and write; leaving the block flushes and unlocks."""
-        raise NotImplementedError
+        stack = [("", iter(self.read_tree(tree_id)))]
+        while stack:
+            path, nodes = stack[-1]
+            node = next(nodes, None)
+            if node is None:
+                stack.pop()
+                continue
+            below = f"{path}/{node.name}" if path else node.name
+            yield below, node
+            if node.type == "dir":
+                stack.append((below, iter(self.read_tree(node.subtree))))
 
     def restore(
         self,
         tree_id: str,
         target: str,
         *,
+        root: Node | None = None,
         progress: Callable[[Progress], None] | None = None,
         total_files: int | None = None,
         total_bytes: int | None = None,
     ) -> Restoration:
-        """Write a tree's content into the directory `target`, each blob verified before a byte of it is written."""
-        raise NotImplementedError
+        """Write a tree's content into the directory `target`, each blob verified before a byte of it is written.
+
+        What is in the target already stays, but for what stands in a restored file's place. `root`: the node whose
+        mode, owner and times the target itself gets. Totals are only passed on to `progress`. Raises UnsafeName,
+        NoSpace, TargetError and Corrupted; what could not be carried over otherwise is a warning.
+        """
+        return Restorer(self._ready(), target, progress, total_files, total_bytes).run(tree_id, root)
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def writer(
+        self,
+        holder: str = "",
+        *,
+        index_blobs: int = INDEX_BLOBS,
+        index_seconds: float = INDEX_SECONDS,
+        refresh_seconds: float = REFRESH_SECONDS,
+    ) -> Writer:
+        """A block in which to write, under a shared lock in the name of `holder` (default: this host's name).
+
+        Leaving it stores what is pending and removes the lock. An index is saved each time `index_blobs` new blobs or
+        `index_seconds` have come together. Raises RepositoryLocked when an exclusive lock is held.
+        """
+        lock = SharedLock(self._store, self._codec, holder or socket.gethostname(), refresh_seconds=refresh_seconds)
+        return Writer(
+            self._store,
+            self._codec,
+            self._index,
+            self._reader,
+            lock,
+            self.load_index,
+            lambda: Chunker(self._seed),
+            index_blobs=index_blobs,
+            index_seconds=index_seconds,
+        )
+
+
+def _read_config(store: Store, master: Key) -> Config:
+    try:
+        stored = store.get("config")
+    except ObjectNotFound:
+        raise RepositoryNotFound(
+            "opening the repository: there are keys but no config; check bucket and prefix, or restore the config file"
+        ) from None
+    return config.decode(master.open(stored, "the repository's config"))

@@ -40,8 +40,8 @@ class Summary:
 class Snapshot:
     """One root: which tree, of what, from whom and when.
 
-    `time` is in UTC; `tree`, `id`, `parent` and `original` are hexadecimal ids. `id` is the name of the snapshot's file,
-    empty while it has not been written; `original` is the id that a rewritten snapshot first had.
+    `time` is in UTC; `tree`, `id`, `parent` and `original` are hexadecimal ids. `id` is the name of the snapshot's
+    file, empty while it has not been written; `original` is the id that a rewritten snapshot first had.
     """
 
     time: datetime

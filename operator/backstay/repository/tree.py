@@ -11,6 +11,7 @@ then written as JSON. In memory a name is a `str` with surrogate escapes, as `os
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 import stat
 from collections.abc import Iterable, Sequence
@@ -55,9 +56,9 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a directory.
 
     `type`: file, dir, symlink, dev, chardev, fifo or socket. `mode`: Go mode bits (`unix_mode` gives the usual ones).
-    Times: nanoseconds since 1970, UTC. `size`: bytes, of files only. `content`: hexadecimal blob ids of a file, None for
-    the rest. `subtree`: hexadecimal tree id of a directory. `device_id`: tells file systems apart, set for hard links
-    only. `device`: device number of a device node. `xattrs`: names and values of extended attributes.
+    Times: nanoseconds since 1970, UTC. `size`: bytes, of files only. `content`: hexadecimal blob ids of a file, None
+    for the rest. `subtree`: hexadecimal tree id of a directory. `device_id`: tells file systems apart, set for hard
+    links only. `device`: device number of a device node. `xattrs`: names and values of extended attributes.
     """
 
     name: str
@@ -209,10 +210,10 @@ def linktarget_fields(target: str) -> str:
 
 def xattr_fields(xattrs: Iterable[tuple[str, bytes]]) -> str:
     """The JSON member for extended attributes, with a leading comma; empty when there are none."""
-    members = [
-        f'{{"name":{json_string(name.encode("utf-8", "replace").decode())},"value":"{base64.b64encode(value).decode()}"}}'
-        for name, value in xattrs
-    ]
+    members = []
+    for name, value in xattrs:
+        shown = json_string(name.encode("utf-8", "replace").decode())
+        members.append(f'{{"name":{shown},"value":"{base64.b64encode(value).decode()}"}}')
     return f',"extended_attributes":[{",".join(members)}]' if members else ""
 
 
@@ -246,9 +247,14 @@ def encode_node(node: Node) -> str:
     return "".join(parts)
 
 
-def sort_key(name: str) -> bytes:
-    """What nodes are ordered by: the raw bytes of the name, as restic orders them."""
+def name_bytes(name: str) -> bytes:
+    """The bytes of a name on disk, by which nodes are ordered. Raises ValueError when no file could be named so."""
     return name.encode("utf-8", "surrogateescape")
+
+
+def name_text(name: bytes) -> str:
+    """A name on disk as it is held in memory; the reverse of `name_bytes`, whatever the locale."""
+    return name.decode("utf-8", "surrogateescape")
 
 
 def join(encoded: Sequence[str]) -> bytes:
@@ -258,8 +264,8 @@ def join(encoded: Sequence[str]) -> bytes:
 
 def encode(nodes: Iterable[Node]) -> bytes:
     """A tree blob. The nodes may come in any order; raises ValueError when two share a name."""
-    ordered = sorted(nodes, key=lambda node: sort_key(node.name))
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    ordered = sorted(nodes, key=lambda node: name_bytes(node.name))
+    for before, after in itertools.pairwise(ordered):
         if before.name == after.name:
             raise ValueError(f"two nodes of one tree are named {after.name!r}")
     return join([encode_node(node) for node in ordered])

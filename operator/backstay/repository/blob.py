@@ -1,0 +1,86 @@
+"""Blobs and small files in stored form: compressed, sealed, and proven again when they come back.
+
+A blob's id is the SHA-256 of its plain content, which is checked on every read. Tree blobs are always compressed, data
+blobs only when that makes them smaller. See "Pack Format" and "Unpacked Data Format" in restic's design document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from enum import IntEnum
+
+import zstandard
+
+from backstay.repository.crypto import Key
+from backstay.repository.errors import Corrupted
+
+LEVEL = 3  # of zstandard; stores as much as restic's default does
+_JSON_STARTS = (0x5B, 0x7B)  # '[' and '{': a file that is not compressed
+_COMPRESSED = b"\x02"
+_FILE_LIMIT = 512 << 20  # bytes of an unpacked file's plain content; an index of restic's has some 10 MiB
+
+
+class BlobType(IntEnum):
+    """What a blob holds. A data blob and a tree blob with the same content have the same id and are different blobs."""
+
+    DATA = 0
+    TREE = 1
+
+
+class _Contexts(threading.local):
+    compressor: zstandard.ZstdCompressor | None = None
+    decompressor: zstandard.ZstdDecompressor | None = None
+
+
+class Codec:
+    """Turns plain content into stored form and back, with one master key. Safe to use from several threads."""
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self._contexts = _Contexts()
+
+    def compress(self, data: bytes | memoryview) -> bytes:
+        """One zstandard frame that tells its content's size."""
+        compressor = self._contexts.compressor
+        if compressor is None:
+            compressor = self._contexts.compressor = zstandard.ZstdCompressor(level=LEVEL)
+        return compressor.compress(data)
+
+    def _decompress(self, data: bytes, limit: int, what: str) -> bytes:
+        decompressor = self._contexts.decompressor
+        if decompressor is None:
+            decompressor = self._contexts.decompressor = zstandard.ZstdDecompressor()
+        try:
+            size = zstandard.frame_content_size(data)
+            if size > limit:
+                raise Corrupted(f"{what} claims to hold {size} bytes, more than the {limit} that it may")
+            return decompressor.decompress(data, max_output_size=limit if size < 0 else size)
+        except zstandard.ZstdError as error:
+            raise Corrupted(f"{what} cannot be decompressed: {error}") from error
+
+    def open_blob(self, sealed: bytes | memoryview, plain_length: int, blob_id: bytes, what: str) -> bytes:
+        """A blob's plain content. `plain_length` 0: it is not compressed. Raises Corrupted, naming `what`."""
+        data = self.key.open(sealed, what)
+        if plain_length:
+            data = self._decompress(data, plain_length, what)
+            if len(data) != plain_length:
+                raise Corrupted(f"{what} holds {len(data)} bytes where the index says {plain_length}")
+        if hashlib.sha256(data).digest() != blob_id:
+            raise Corrupted(f"{what} is another blob than the index says: its content does not hash to its id")
+        return data
+
+    def seal_file(self, plain: bytes) -> bytes:
+        """An index, snapshot or lock in stored form."""
+        return self.key.seal(_COMPRESSED + self.compress(plain))
+
+    def open_file(self, stored: bytes, name: str) -> bytes:
+        """The plain content of an index, snapshot or lock, whose `name` ends in the hash of what is stored."""
+        if hashlib.sha256(stored).hexdigest() != name.rpartition("/")[2]:
+            raise Corrupted(f"{name} was changed after it was written: its content does not hash to its name")
+        plain = self.key.open(stored, name)
+        if not plain or plain[0] in _JSON_STARTS:
+            return plain
+        if plain[0] != _COMPRESSED[0]:
+            raise Corrupted(f"{name} is encoded in a way that this program does not know ({plain[0]})")
+        return self._decompress(plain[1:], _FILE_LIMIT, name)

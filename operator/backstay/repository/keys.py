@@ -1,0 +1,136 @@
+"""Key files: the master key, sealed under a key that scrypt derives from a password.
+
+A repository may have several, one for each password. See "Keys, Encryption and MAC" in restic's design document.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+
+import msgspec
+
+from backstay.repository import rfc3339
+from backstay.repository.crypto import Key
+from backstay.repository.errors import Corrupted, RepositoryNotFound, WrongPassword
+from backstay.repository.snapshot import now
+from backstay.repository.store import Store
+
+SCRYPT_N = 32768
+SCRYPT_R = 8
+SCRYPT_P = 1
+_MEMORY_LIMIT = 512 << 20  # bytes; a key file from the bucket must not make us allocate more
+
+
+class _KeyFile(msgspec.Struct):
+    kdf: str
+    N: int
+    r: int
+    p: int
+    salt: bytes
+    data: bytes
+    created: str = ""
+    username: str = ""
+    hostname: str = ""
+
+
+class _MacJSON(msgspec.Struct):
+    k: bytes
+    r: bytes
+
+
+class _MasterKey(msgspec.Struct):
+    mac: _MacJSON
+    encrypt: bytes
+
+
+def _derive(password: str, salt: bytes, n: int, r: int, p: int) -> Key:
+    derived = hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, dklen=64, maxmem=_MEMORY_LIMIT)
+    return Key(derived[:32], derived[32:48], derived[48:])
+
+
+def add(store: Store, password: str, master: Key, *, username: str = "backstay", hostname: str = "backstay") -> str:
+    """Write a key file that opens `master` with `password`; returns its id."""
+    salt = os.urandom(64)
+    encoded = base64.b64encode
+    document = {
+        "mac": {"k": encoded(master.mac_k).decode(), "r": encoded(master.mac_r).decode()},
+        "encrypt": encoded(master.encrypt).decode(),
+    }
+    sealed = _derive(password, salt, SCRYPT_N, SCRYPT_R, SCRYPT_P).seal(json.dumps(document).encode())
+    key_file = {
+        "created": rfc3339.from_datetime(now()),
+        "username": username,
+        "hostname": hostname,
+        "kdf": "scrypt",
+        "N": SCRYPT_N,
+        "r": SCRYPT_R,
+        "p": SCRYPT_P,
+        "salt": encoded(salt).decode(),
+        "data": encoded(sealed).decode(),
+    }
+    data = json.dumps(key_file, separators=(",", ":")).encode()
+    digest = hashlib.sha256(data)
+    store.put(f"keys/{digest.hexdigest()}", data, sha256=digest.digest())
+    return digest.hexdigest()
+
+
+def _read(store: Store, name: str) -> _KeyFile:
+    data = store.get(name)
+    if hashlib.sha256(data).hexdigest() != name.removeprefix("keys/"):
+        raise Corrupted(f"{name} was changed after it was written: its content does not hash to its name")
+    try:
+        key_file = msgspec.json.decode(data, type=_KeyFile)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Corrupted(f"{name} is no key file: {error}") from error
+    if key_file.kdf != "scrypt" or not (0 < key_file.r <= 64 and 0 < key_file.p <= 64 and 1 < key_file.N <= 1 << 24):
+        raise Corrupted(f"{name} asks for a key derivation that is out of bounds")
+    return key_file
+
+
+def _try(key_file: _KeyFile, name: str, password: str) -> Key | None:
+    try:
+        user = _derive(password, key_file.salt, key_file.N, key_file.r, key_file.p)
+    except (ValueError, MemoryError) as error:
+        raise Corrupted(f"{name} asks for a key derivation that is out of bounds: {error}") from error
+    try:
+        plain = user.open(key_file.data, name)
+    except Corrupted:  # the MAC does not fit: another password's key
+        return None
+    try:
+        master = msgspec.json.decode(plain, type=_MasterKey)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Corrupted(f"{name} opens but holds no master key: {error}") from error
+    if len(master.encrypt) != 32 or len(master.mac.k) != 16 or len(master.mac.r) != 16:
+        raise Corrupted(f"{name} opens but its master key has a wrong length")
+    return Key(master.encrypt, master.mac.k, master.mac.r)
+
+
+def search(store: Store, password: str) -> tuple[Key, str]:
+    """The master key and the id of the first key file that `password` opens.
+
+    Raises RepositoryNotFound when there is no key file, WrongPassword when none opens, and Corrupted when none opens
+    and one is damaged, since then the password may be right.
+    """
+    damage: Corrupted | None = None
+    found = False
+    for name, size in store.list("keys/"):
+        if size == 0:
+            continue
+        found = True
+        try:
+            key = _try(_read(store, name), name, password)
+        except Corrupted as error:
+            damage = error
+            continue
+        if key is not None:
+            return key, name.removeprefix("keys/")
+    if not found:
+        raise RepositoryNotFound(
+            "opening the repository: there are no key files; check bucket and prefix, or create it first"
+        )
+    if damage is not None:
+        raise damage
+    raise WrongPassword("opening the repository: no key opens with this password; check the Secret that holds it")

@@ -1,0 +1,104 @@
+"""Reading blobs back: found by the index, fetched by range, proven by MAC and hash before anybody sees a byte."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+from backstay.repository import pack
+from backstay.repository.blob import BlobType, Codec
+from backstay.repository.errors import Corrupted, ObjectNotFound
+from backstay.repository.index import Index, Location
+from backstay.repository.store import Store
+
+WINDOW = 1 << 20  # bytes of a tree pack that are fetched at once: neighbours are wanted next
+_WINDOWS = 16  # windows kept
+RANGE = 4 << 20  # bytes of adjoining data blobs that are fetched at once
+
+
+def parse_id(text: str, what: str) -> bytes:
+    """A hexadecimal id as 32 bytes. Raises Corrupted, naming `what` it stands in."""
+    try:
+        blob_id = bytes.fromhex(text)
+    except ValueError:
+        blob_id = b""
+    if len(blob_id) != 32:
+        raise Corrupted(f"{what} refers to {text[:80]!r}, which is no id")
+    return blob_id
+
+
+class Reader:
+    """Blobs by id. Safe to use from several threads."""
+
+    def __init__(self, store: Store, codec: Codec, index: Index) -> None:
+        self._store = store
+        self._codec = codec
+        self._index = index
+        self._windows: OrderedDict[tuple[bytes, int], bytes] = OrderedDict()
+        self._mutex = threading.Lock()
+
+    def locate(self, kind: BlobType, blob_id: bytes) -> Location:
+        """Where a blob lies. Raises Corrupted when no index knows it."""
+        location = self._index.lookup(kind, blob_id)
+        if location is None:
+            raise Corrupted(
+                f"{kind.name.lower()} blob {blob_id.hex()} is in no index; the repository has lost it,"
+                " or its index: 'restic repair index' may find it again"
+            )
+        return location
+
+    def fetch(self, pack_id: bytes, offset: int, length: int) -> bytes:
+        """A range of a pack as it is stored. Raises Corrupted when the pack is gone."""
+        try:
+            return self._store.get(pack.name(pack_id), offset, length)
+        except ObjectNotFound as error:
+            raise Corrupted(
+                f"pack {pack_id.hex()} is missing from the repository although an index names it"
+            ) from error
+
+    def open(self, sealed: bytes | memoryview, kind: BlobType, blob_id: bytes, location: Location) -> bytes:
+        """A blob's content out of its stored form, proven."""
+        what = f"{kind.name.lower()} blob {blob_id.hex()} in pack {location.pack.hex()}"
+        return self._codec.open_blob(sealed, location.plain_length, blob_id, what)
+
+    def tree(self, tree_id: bytes) -> bytes:
+        """A tree blob's content. What lies around it is kept for a while, since a walk wants it next."""
+        location = self.locate(BlobType.TREE, tree_id)
+        number = location.offset // WINDOW
+        start = number * WINDOW
+        end = location.offset + location.length
+        key = (location.pack, number)
+        with self._mutex:
+            window = self._windows.get(key)
+            if window is not None:
+                self._windows.move_to_end(key)
+        if window is None or start + len(window) < end:
+            stop = max(end, min(start + WINDOW, self._index.pack_end(location.pack)))
+            window = self.fetch(location.pack, start, stop - start)
+            with self._mutex:
+                self._windows[key] = window
+                while len(self._windows) > _WINDOWS:
+                    self._windows.popitem(last=False)
+        sealed = memoryview(window)[location.offset - start : end - start]
+        return self.open(sealed, BlobType.TREE, tree_id, location)
+
+    def contents(self, ids: Sequence[bytes]) -> Iterator[bytes]:
+        """Data blobs in order, each proven; those that adjoin in a pack are fetched together."""
+        position = 0
+        while position < len(ids):
+            locations = [self.locate(BlobType.DATA, ids[position])]
+            first = locations[0]
+            end = first.offset + first.length
+            for blob_id in ids[position + 1 :]:
+                following = self.locate(BlobType.DATA, blob_id)
+                if following.pack != first.pack or following.offset != end or end - first.offset >= RANGE:
+                    break
+                locations.append(following)
+                end += following.length
+            fetched = memoryview(self.fetch(first.pack, first.offset, end - first.offset))
+            for location in locations:
+                start = location.offset - first.offset
+                sealed = fetched[start : start + location.length]
+                yield self.open(sealed, BlobType.DATA, ids[position], location)
+                position += 1

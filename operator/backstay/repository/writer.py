@@ -1,0 +1,306 @@
+"""Adding to a repository: one process, one lock, packs before indexes before snapshots.
+
+Content is hashed, compressed and sealed by whichever thread calls `save_blob`; what is known already goes no further
+than the hash. Blobs are sealed straight into the buffer of a pack, of which there is a fixed number, and full packs are
+uploaded by a few threads, so memory is bounded and a slow server slows the reading down.
+
+An index is saved every so many blobs or minutes, so that what a killed backup has uploaded is found by its retry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from backstay.repository import index as index_file
+from backstay.repository import pack, snapshot, virtual
+from backstay.repository.archiver import Archive, Archiver, Progress
+from backstay.repository.blob import BlobType, Codec
+from backstay.repository.chunker import Chunker
+from backstay.repository.crypto import OVERHEAD
+from backstay.repository.errors import RepositoryError
+from backstay.repository.index import Index
+from backstay.repository.lock import SharedLock
+from backstay.repository.reader import Reader
+from backstay.repository.snapshot import Snapshot
+from backstay.repository.store import Store
+from backstay.repository.virtual import Subtree
+
+PACKS = 5  # pack buffers in all: two being filled, the rest on their way
+UPLOADS = 3
+INDEX_BLOBS = 50_000  # blobs after which an index is saved
+INDEX_SECONDS = 600.0
+
+
+class Writer:
+    """A block in which a repository is written to; made by `Repository.writer`.
+
+    `save_blob` may be called by several threads at once, the rest by one.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        codec: Codec,
+        index: Index,
+        reader: Reader,
+        lock: SharedLock,
+        load_index: Callable[[], None],
+        make_chunker: Callable[[], Chunker],
+        *,
+        index_blobs: int = INDEX_BLOBS,
+        index_seconds: float = INDEX_SECONDS,
+    ) -> None:
+        self._store = store
+        self._codec = codec
+        self._index = index
+        self._reader = reader
+        self._lock = lock
+        self._load_index = load_index
+        self._make_chunker = make_chunker
+        self._index_blobs = index_blobs
+        self._index_seconds = index_seconds
+        self._mutex = threading.Lock()
+        self._pending: set[bytes] = set()  # type and id of blobs that are in no stored pack yet
+        self._open: dict[BlobType, pack.PackBuilder] = {}
+        self._buffers: queue.Queue[bytearray | None] = queue.Queue()
+        for _ in range(PACKS):
+            self._buffers.put(None)  # made when first needed
+        self._uploads: set[Future[None]] = set()
+        self._failure: BaseException | None = None
+        self._unindexed: list[tuple[bytes, bytes]] = []  # ids and headers of packs that no index file names
+        self._unindexed_blobs = 0
+        self._index_mutex = threading.Lock()
+        self._indexed_at = time.monotonic()
+        self._added_bytes = 0
+        self._added_blobs = {BlobType.DATA: 0, BlobType.TREE: 0}
+        self._added_plain = 0
+        self._uploader: ThreadPoolExecutor | None = None
+
+    # --- the block ------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._lock.acquire()
+        try:
+            self._load_index()
+        except BaseException:
+            self._lock.release()
+            raise
+        self._uploader = ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.flush()
+            else:
+                self._salvage()
+        finally:
+            if self._uploader is not None:
+                self._uploader.shutdown(wait=True, cancel_futures=True)
+            self._lock.release()
+
+    def _salvage(self) -> None:
+        """Index what is uploaded, so that the next attempt need not upload it again. The first error is told on."""
+        for upload in list(self._uploads):
+            upload.cancel()
+        with suppress(RepositoryError):
+            if self._failure is None and self._unindexed:
+                self._save_index()
+
+    # --- blobs ----------------------------------------------------------------------------------------------------
+
+    @property
+    def added_bytes(self) -> int:
+        """Bytes stored so far by this writer, as they lie in packs."""
+        return self._added_bytes
+
+    @property
+    def added_plain_bytes(self) -> int:
+        """Bytes of content stored so far by this writer, before compression."""
+        return self._added_plain
+
+    def added_blobs(self, kind: BlobType) -> int:
+        """Number of blobs stored so far by this writer."""
+        return self._added_blobs[kind]
+
+    def has_blob(self, kind: BlobType, blob_id: bytes) -> bool:
+        """Whether a blob is in the repository, or on its way there."""
+        return self._index.has(kind, blob_id) or bytes((kind,)) + blob_id in self._pending
+
+    def save_blob(self, kind: BlobType, data: bytes) -> bytes:
+        """Store a blob unless it is known; its id. Raises what an earlier upload failed with."""
+        blob_id = hashlib.sha256(data).digest()
+        marked = bytes((kind,)) + blob_id
+        with self._mutex:
+            if marked in self._pending or self._index.has(kind, blob_id):
+                return blob_id
+            if self._failure is not None:
+                raise self._failure
+            self._pending.add(marked)
+        content: bytes = self._codec.compress(data)
+        plain_length = len(data)
+        if kind is BlobType.DATA and len(content) >= plain_length:
+            content, plain_length = data, 0
+        stored_length = len(content) + OVERHEAD
+        builder, room = self._reserve(kind, blob_id, stored_length, plain_length)
+        self._codec.key.seal_into(content, room)
+        with self._mutex:
+            self._added_blobs[kind] += 1
+            self._added_bytes += stored_length
+            self._added_plain += len(data)
+            builder.filled += 1
+            complete = builder.complete
+        if complete:
+            self._submit(builder)
+        return blob_id
+
+    def _reserve(
+        self, kind: BlobType, blob_id: bytes, stored_length: int, plain_length: int
+    ) -> tuple[pack.PackBuilder, memoryview]:
+        if stored_length > pack.MAX_BLOB:  # the tree of a huge directory: a pack of its own
+            builder = pack.PackBuilder(bytearray(stored_length + 1024))
+            room = builder.reserve(kind, blob_id, stored_length, plain_length)
+            builder.closed = True
+            return builder, room
+        while True:
+            with self._mutex:
+                found = self._open.get(kind)
+                if found is not None:
+                    room = found.reserve(kind, blob_id, stored_length, plain_length)
+                    if found.closed:
+                        del self._open[kind]
+                    return found, room
+            buffer = self._take_buffer()
+            with self._mutex:
+                if kind in self._open:
+                    self._buffers.put(buffer)
+                else:
+                    self._open[kind] = pack.PackBuilder(buffer)
+
+    def _take_buffer(self) -> bytearray:
+        while True:
+            try:
+                buffer = self._buffers.get(timeout=1.0)
+            except queue.Empty:
+                if self._failure is not None:
+                    raise self._failure from None
+                continue
+            return bytearray(pack.BUFFER_SIZE) if buffer is None else buffer
+
+    # --- packs ----------------------------------------------------------------------------------------------------
+
+    def _submit(self, builder: pack.PackBuilder) -> None:
+        assert self._uploader is not None
+        upload = self._uploader.submit(self._upload, builder)
+        with self._mutex:
+            self._uploads.add(upload)
+        upload.add_done_callback(self._uploaded)
+
+    def _uploaded(self, upload: Future[None]) -> None:
+        with self._mutex:
+            self._uploads.discard(upload)
+
+    def _upload(self, builder: pack.PackBuilder) -> None:
+        try:
+            if self._failure is not None:
+                return
+            self._lock.confirm()
+            pack_id, body = builder.finish(self._codec.key)
+            self._store.put(pack.name(pack_id), body, sha256=pack_id)
+            header = bytes(builder.header)
+            entries = list(pack.parse_header(header, "a pack of our own"))
+            with self._mutex:
+                self._index.add(pack_id, entries)
+                self._pending.difference_update([bytes((entry.type,)) + entry.id for entry in entries])
+                self._unindexed.append((pack_id, header))
+                self._unindexed_blobs += len(entries)
+                due = self._unindexed_blobs >= self._index_blobs
+                due = due or time.monotonic() - self._indexed_at > self._index_seconds
+            if len(builder.buffer) == pack.BUFFER_SIZE:
+                self._buffers.put(builder.buffer)
+            if due:
+                self._save_index()
+        except BaseException as error:  # noqa: BLE001  (kept, and raised where the next blob is saved)
+            self._failure = error
+
+    def _save_index(self) -> None:
+        """Name the stored packs in an index file. They are durable by now, which is what makes the index true."""
+        with self._index_mutex:
+            with self._mutex:
+                batch, self._unindexed = self._unindexed, []
+                self._unindexed_blobs = 0
+            if not batch:
+                return
+            self._lock.ensure_held()
+            document = index_file.encode((pack_id, pack.parse_header(header, "a pack")) for pack_id, header in batch)
+            self._put_sealed("index", document)
+            self._indexed_at = time.monotonic()
+
+    def _put_sealed(self, directory: str, document: bytes) -> str:
+        stored = self._codec.seal_file(document)
+        digest = hashlib.sha256(stored)
+        self._store.put(f"{directory}/{digest.hexdigest()}", stored, sha256=digest.digest())
+        return digest.hexdigest()
+
+    # --- what callers want ----------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Make all that was saved durable and findable: packs, then the index that names them."""
+        with self._mutex:
+            builders = list(self._open.values())
+            self._open.clear()
+        for builder in builders:
+            builder.closed = True
+            self._submit(builder)
+        while True:
+            with self._mutex:
+                uploads = list(self._uploads)
+            if not uploads:
+                break
+            for upload in uploads:
+                upload.result()
+        if self._failure is not None:
+            raise self._failure
+        self._save_index()
+
+    def commit(self, root: Snapshot) -> str:
+        """Flush, then write the snapshot, so that nothing it needs can be missing; its id."""
+        self.flush()
+        self._lock.ensure_held()
+        return self._put_sealed("snapshots", snapshot.encode(root))
+
+    def save_files(self, files: Mapping[str, bytes | Subtree], time: datetime) -> str:
+        """Store a tree that exists on no disk, from its files' paths and contents; the root tree's id.
+
+        A value may be a `Subtree`, which puts a tree that is stored already at that path. `time` (UTC) goes to every
+        node. Raises UnsafeName for paths that no directory could hold.
+        """
+        return virtual.save(files, time, self.save_blob, self._make_chunker)
+
+    def backup(
+        self,
+        path: str,
+        *,
+        name: str = "",
+        progress: Callable[[Progress], None] | None = None,
+        parent: Snapshot | None = None,
+    ) -> Archive:
+        """Store the directory `path`; nothing refers to it until a snapshot is committed.
+
+        The archive's tree holds the directory's entries; with `name` it holds the directory itself under that name, so
+        that its mode, owner and times are kept too. `parent`: an earlier snapshot of the same, made with the same
+        `name`; files that did not change since are not read again. Raises SourceError when `path` cannot be read.
+        """
+        archiver = Archiver(self, self._reader, self._make_chunker(), progress)
+        return archiver.run(path, name, parent)

@@ -1,0 +1,78 @@
+"""The control group that all pods live in, so that they can be limited by kubelet and found by `down`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+NAME: Final = "backstay"
+
+
+def create() -> None:
+    """Make our group in every hierarchy before kubelet does.
+
+    A version 1 cpuset refuses processes until its CPUs and memory nodes are set, and nobody else would set them.
+    A version 2 group hands controllers down only where the parent says so.
+    """
+    for hierarchy in _hierarchies():
+        ours = hierarchy / NAME
+        controllers = hierarchy / "cgroup.controllers"
+        if controllers.exists():
+            wanted = set(controllers.read_text().split()) & {"cpu", "cpuset", "memory", "pids", "io", "hugetlb"}
+            (hierarchy / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(wanted)))
+        ours.mkdir(exist_ok=True)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if (hierarchy / name).exists():
+                (ours / name).write_text((hierarchy / name).read_text())
+
+
+def processes() -> Iterator[int]:
+    """Ids of all processes in our group, which are those of the pods' containers."""
+    for hierarchy in _hierarchies(unused=True):
+        for file in (hierarchy / NAME).rglob("cgroup.procs"):
+            try:
+                yield from (int(pid) for pid in file.read_text().split())
+            except OSError:  # the group went meanwhile
+                continue
+
+
+def delete(seconds: float = 10) -> list[Path]:
+    """Remove our group, waiting for the kernel to let go of killed processes; return what could not be removed."""
+    deadline = time.monotonic() + seconds
+    while True:
+        left = [group for hierarchy in _hierarchies(unused=True) for group in _remove(hierarchy / NAME)]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.2)
+
+
+def _remove(group: Path) -> Iterator[Path]:
+    if not group.is_dir():
+        return
+    for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
+        _try_rmdir(folder)
+    _try_rmdir(group)
+    if group.is_dir():
+        yield group
+
+
+def _try_rmdir(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # busy: the caller tries again
+        folder.rmdir()
+
+
+def _hierarchies(unused: bool = False) -> Iterator[Path]:
+    """Mount points of the control group hierarchies.
+
+    Args:
+        unused: also the version 2 hierarchy of a machine that uses version 1 controllers.
+    """
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    first = [Path(path) for path, kind in mounts if kind == "cgroup"]
+    second = [Path(path) for path, kind in mounts if kind == "cgroup2"]
+    yield from first
+    if unused or not first:
+        yield from second

@@ -33,7 +33,7 @@ class RestoredResources(Struct, frozen=True):
 
 
 class RestoredVolume(Struct, frozen=True):
-    """One claim. ``phase``: Pending, Filling, Filled, Kept, Failed. Sizes in bytes."""
+    """One claim. ``phase``: Pending, Filling, Filled, Kept, Empty, Failed. Sizes in bytes."""
 
     claim: str
     phase: str = ""

@@ -116,25 +116,32 @@ def pod_template(workload: Object) -> Object | None:
     return found or None
 
 
-def as_idle_pod(workload: Object, claims: Iterable[str]) -> Object | None:
-    """The pod that a workload would make, for reading its identity and place while none runs.
+def as_idle_pods(workload: Object, claims: Iterable[str]) -> list[Object]:
+    """The pods that a workload would make, for reading their identity and place while none runs.
 
-    Those of the named claims that a StatefulSet's claim templates have made are mounted under the template's name, as
-    the StatefulSet's pods would do it.
+    Those of the named claims that a StatefulSet's claim templates have made are mounted under the template's name, by
+    one pod for each ordinal, as the StatefulSet would do it.
     """
     template = pod_template(workload)
     if template is None:
-        return None
-    spec = dict(template.get("spec") or {})
+        return []
+    name, spec = workload["metadata"]["name"], template.get("spec") or {}
+    by_ordinal: dict[str, list[Object]] = {}
     if workload.get("kind") == "StatefulSet":
-        made = [
-            {"name": name, "persistentVolumeClaim": {"claimName": claim}}
-            for name in claim_template_names(workload)
-            for claim in claims
-            if claim_pattern(workload, name).fullmatch(claim)
-        ]
-        spec["volumes"] = [*(spec.get("volumes") or ()), *made]
-    return {"metadata": {**(template.get("metadata") or {}), "name": ""}, "spec": spec}
+        for volume in claim_template_names(workload):
+            for claim in filter(claim_pattern(workload, volume).fullmatch, claims):
+                mounted = {"name": volume, "persistentVolumeClaim": {"claimName": claim}}
+                by_ordinal.setdefault(claim.rpartition("-")[2], []).append(mounted)
+    if not by_ordinal:
+        return [_idle_pod(template, name, spec)]
+    return [
+        _idle_pod(template, f"{name}-{ordinal}", {**spec, "volumes": [*(spec.get("volumes") or ()), *volumes]})
+        for ordinal, volumes in by_ordinal.items()
+    ]
+
+
+def _idle_pod(template: Object, name: str, spec: Object) -> Object:
+    return {"metadata": {**(template.get("metadata") or {}), "name": name}, "spec": spec}
 
 
 def claim_template_names(stateful_set: Object) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backstay.volumes.claims import ClaimFacts, Object, volume_names
+from backstay.volumes.claims import Object, volume_names
 
 RunAs = Mapping[str, Any]
 
@@ -36,31 +36,28 @@ class Identity:
     warning: str = ""
 
 
-def identity_for(claim: ClaimFacts, pod_security: str) -> Identity:
-    """The identity for a claim's mover. ``pod_security`` is the level that the namespace enforces, empty for none."""
-    run_as = run_as_of(claim.user, claim.name) if claim.user else {}
+def identity_for(run_as: RunAs | None, pod_security: str) -> Identity:
+    """The identity for a mover from what `run_as_of` told about the volume's user; None when nobody uses it.
+
+    ``pod_security`` is the level that the namespace enforces, empty for none.
+    """
+    known = {key: value for key, value in (run_as or {}).items() if key != "runAsNonRoot"}
     root_allowed = pod_security != "restricted"
-    if "runAsUser" in run_as:
-        if run_as["runAsUser"] == 0 and not root_allowed:
+    if "runAsUser" in known:
+        if known["runAsUser"] == 0 and not root_allowed:
             return Identity(
-                {**run_as, "runAsUser": UNPRIVILEGED},
+                {**known, "runAsUser": UNPRIVILEGED},
                 "its pods run as root, but the namespace now enforces Pod Security level restricted: the mover runs "
-                f"as user {UNPRIVILEGED} and may not read every file",
+                f"as user {UNPRIVILEGED} and may not have access to every file",
             )
-        return Identity(run_as)
-    must_not_be_root = run_as.get("runAsNonRoot") is True
-    run_as = {key: value for key, value in run_as.items() if key != "runAsNonRoot"}
-    if root_allowed and not must_not_be_root:
-        return Identity({**run_as, "runAsUser": 0, "runAsGroup": 0})
-    whose = (
-        f"the user of pod {claim.user['metadata']['name'] or '(template)'} is known only to its image"
-        if claim.user
-        else "no pod uses the claim"
-    )
+        return Identity(known)
+    if root_allowed and not (run_as or {}).get("runAsNonRoot"):
+        return Identity({**known, "runAsUser": 0, "runAsGroup": 0})
+    whose = "no pod uses the claim" if run_as is None else "the user of its pods is known only to their image"
     return Identity(
-        {**run_as, "runAsUser": UNPRIVILEGED, "runAsGroup": UNPRIVILEGED},
-        f"{whose} and root is not allowed: the mover runs as user {UNPRIVILEGED} and may not read every file; "
-        "set runAsUser in the pod's securityContext",
+        {**known, "runAsUser": UNPRIVILEGED, "runAsGroup": UNPRIVILEGED},
+        f"{whose}, and root is not allowed: the mover runs as user {UNPRIVILEGED} and may not have access to every "
+        "file; set runAsUser in the pods' securityContext",
     )
 
 
@@ -68,7 +65,7 @@ def run_as_of(pod: Object, claim: str) -> dict[str, Any]:
     """What the container that uses the claim runs as: what the runtime reports before what the pod's spec says.
 
     Of several containers the most able one counts, as files of all of them lie in the volume: root, then one that
-    writes. ``runAsUser`` is absent when only the image knows it.
+    writes. ``runAsUser`` is absent when only the image knows it; ``runAsNonRoot`` may say then that it is not root.
     """
     names = volume_names(pod, claim)
     spec = pod.get("spec", {})

@@ -32,15 +32,14 @@ def placement_of(pod: Object) -> dict[str, Any]:
     return placement
 
 
-def reading_placement(claim: ClaimFacts, method: str) -> dict[str, Any]:
-    """Where a mover may run that reads this claim.
+def reading_placement(claim: ClaimFacts, method: str, wishes: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a mover may run that reads this claim; ``wishes`` is the `placement_of` the pod that uses it.
 
     Live: on the node of the pod that mounts it, unless its access mode lets other nodes in. From a snapshot: on nodes
     that the volume and its pods could use. Wishes of the pods about one another (affinity between pods, spread) are
     not copied: one mover beside running pods would only be kept out by them. Nor is their priority: a backup must
     not push other pods out.
     """
-    wishes = placement_of(claim.user) if claim.user else {}
     placement = {key: wishes[key] for key in ("tolerations",) if key in wishes}
     if method == LIVE:
         if claim.node and not _SHARED & set(claim.access_modes):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backstay.volumes.claims import as_idle_pod, claim_facts
+from backstay.volumes.claims import as_idle_pods, claim_facts
 
 CLAIM = {
     "metadata": {"name": "data-db-0", "uid": "c1", "labels": {"app": "db"}},
@@ -71,10 +71,11 @@ def test_a_scaled_down_stateful_set_still_stands_for_the_claims_that_it_made():
             "volumeClaimTemplates": [{"metadata": {"name": "data"}}],
         },
     }
-    idle = as_idle_pod(stateful_set, ["data-db-0", "data-dbx-0", "other"])
+    idle = as_idle_pods(stateful_set, ["data-db-0", "data-db-1", "data-dbx-0", "other"])
 
-    facts = claim_facts(CLAIM, VOLUME, [], [idle])
+    facts = claim_facts(CLAIM, VOLUME, [], idle)
 
     assert facts.pods == ()
-    assert facts.user is facts.workloads[0]
-    assert claim_facts({**CLAIM, "metadata": {"name": "data-dbx-0"}}, VOLUME, [], [idle]).user is None
+    assert facts.user["metadata"]["name"] == "db-0"
+    assert [pod["metadata"]["name"] for pod in idle] == ["db-0", "db-1"]
+    assert claim_facts({**CLAIM, "metadata": {"name": "data-dbx-0"}}, VOLUME, [], idle).user is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from backstay.volumes.claims import ClaimFacts
 from backstay.volumes.identity import identity_for, run_as_of, security_contexts
 
 
@@ -33,6 +32,7 @@ def container(name="c", context=None, *, read_only=False, mounts=True):
         (pod({"runAsUser": 999, "fsGroup": 5}), {"runAsUser": 999, "fsGroup": 5}),
         (pod({"runAsUser": 9, "supplementalGroups": [7, 3]}), {"runAsUser": 9, "supplementalGroups": [3, 7]}),
         (pod({"runAsUser": 9, "runAsNonRoot": True}), {"runAsUser": 9}),
+        (pod({"runAsNonRoot": True}), {"runAsNonRoot": True}),
         (pod({"seLinuxOptions": {"level": "s0:c1"}}), {"seLinuxOptions": {"level": "s0:c1"}}),
         (pod({"runAsUser": 9}, container("a", {"runAsUser": 1}, mounts=False), container("b")), {"runAsUser": 9}),
         (
@@ -58,20 +58,20 @@ def test_what_the_runtime_reports_counts_before_the_spec():
 
 
 @pytest.mark.parametrize(
-    ("pods", "level", "user", "warned"),
+    ("known", "level", "user", "warned"),
     [
-        ((), "", 0, False),
-        ((), "baseline", 0, False),
-        ((), "restricted", 65532, True),
-        ((pod(),), "", 0, False),
-        ((pod({"runAsNonRoot": True}),), "", 65532, True),
-        ((pod({"runAsUser": 0}),), "baseline", 0, False),
-        ((pod({"runAsUser": 0}),), "restricted", 65532, True),
-        ((pod({"runAsUser": 999}),), "restricted", 999, False),
+        (None, "", 0, False),
+        (None, "baseline", 0, False),
+        (None, "restricted", 65532, True),
+        ({}, "", 0, False),
+        ({"runAsNonRoot": True}, "", 65532, True),
+        ({"runAsUser": 0}, "baseline", 0, False),
+        ({"runAsUser": 0}, "restricted", 65532, True),
+        ({"runAsUser": 999}, "restricted", 999, False),
     ],
 )
-def test_nobody_runs_as_more_than_the_application_and_its_namespace_allow(pods, level, user, warned):
-    identity = identity_for(ClaimFacts("data", pods=pods), level)
+def test_nobody_runs_as_more_than_the_application_and_its_namespace_allow(known, level, user, warned):
+    identity = identity_for(known, level)
 
     assert identity.run_as["runAsUser"] == user
     assert bool(identity.warning) == warned

@@ -27,7 +27,9 @@ def test_a_live_mover_is_pinned_to_the_node_of_the_pod_without_naming_it_past_th
     tolerations = [{"key": "dedicated", "operator": "Exists"}]
     pod = user(tolerations=tolerations, nodeSelector={"disk": "ssd"}, affinity=required(ZONE))
 
-    placement = reading_placement(ClaimFacts("data", access_modes=("ReadWriteOnce",), pods=(pod,)), "Live")
+    placement = reading_placement(
+        ClaimFacts("data", access_modes=("ReadWriteOnce",), pods=(pod,)), "Live", placement_of(pod)
+    )
 
     assert terms(placement) == [PIN]
     assert placement["tolerations"] == tolerations
@@ -38,14 +40,14 @@ def test_a_shared_volume_or_an_unmounted_one_is_read_anywhere():
     shared = ClaimFacts("data", access_modes=("ReadWriteMany",), pods=(user(),))
     unmounted = ClaimFacts("data", access_modes=("ReadWriteOnce",))
 
-    assert reading_placement(shared, "Live") == {}
-    assert reading_placement(unmounted, "Live") == {}
+    assert reading_placement(shared, "Live", {}) == {}
+    assert reading_placement(unmounted, "Live", {}) == {}
 
 
 def test_a_snapshot_is_read_where_both_the_volume_and_its_pod_may_be():
     pod = user(affinity={**required(DISK), "podAntiAffinity": {"x": []}}, topologySpreadConstraints=[{"maxSkew": 1}])
 
-    placement = reading_placement(ClaimFacts("data", node_terms=(ZONE,), pods=(pod,)), "Snapshot")
+    placement = reading_placement(ClaimFacts("data", node_terms=(ZONE,), pods=(pod,)), "Snapshot", placement_of(pod))
 
     assert terms(placement) == [{"matchExpressions": DISK["matchExpressions"] + ZONE["matchExpressions"]}]
     assert "podAntiAffinity" not in placement["affinity"]

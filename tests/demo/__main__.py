@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.cluster import Cluster
 from tests.demo import bucket, image, shop, stock_restic
 from tests.demo.bucket import Bucket
 from tests.demo.errors import DemoError
@@ -44,7 +45,8 @@ def main(arguments: list[str]) -> int:
             return 0
         prepare(story)
         demo = [sys.executable, "-m", "tests.demo", IN_CLUSTER, json.dumps(story.durations)]
-        return subprocess.run([*CLUSTER, "exec", "--", *demo], check=False).returncode
+        environment = {**os.environ, **reader_credentials()}
+        return subprocess.run([*CLUSTER, "exec", "--", *demo], env=environment, check=False).returncode
     except DemoError as error:
         fail(story, error)
         return 1
@@ -57,7 +59,8 @@ def prepare(story: Story) -> None:
     with story.step("A Kubernetes cluster with CSI volumes, snapshots and an S3 server"):
         on_host(story, "up")
     with story.step("The shop's image: PostgreSQL and a small web, from Debian packages"):
-        on_host(story, "load", str(image.build()))
+        on_host(story, "load", os.fspath(image.build()))
+        stock_restic.binary()  # fetched here, because the cluster's network has no way out
     with story.step("Backstay is installed with its Helm chart"):
         on_host(story, "install")
 
@@ -67,6 +70,12 @@ def on_host(story: Story, *arguments: str) -> None:
     story.command(f"python -m tests.cluster {' '.join(arguments)}")
     if subprocess.run([*CLUSTER, *arguments], check=False).returncode:
         raise DemoError(f"`python -m tests.cluster {arguments[0]}` failed: its message is above")
+
+
+def reader_credentials() -> dict[str, str]:
+    """Of an identity that the S3 server lets read and nothing else, beside the usual ones of ``tests.cluster exec``."""
+    keys = Cluster().s3.reader_keys
+    return {"READER_ACCESS_KEY_ID": keys.access_key, "READER_SECRET_ACCESS_KEY": keys.secret_key}
 
 
 def tell(story: Story) -> None:
@@ -159,9 +168,9 @@ def bring_back(story: Story, protected: Protected) -> None:
 
 def copy_beside(story: Story, protected: Protected) -> None:
     """A copy for tests, in a namespace that only reads the bucket."""
-    with story.step(f"A copy beside it in {COPY}, from the same bucket, which it only reads"):
+    with story.step(f"A copy beside it in {COPY}, from the same bucket, with credentials that can only read it"):
         shop.open_namespace(story, COPY)
-        make_secrets(story, COPY)
+        make_secrets(story, COPY, credentials="READER")
         make_storage(story, COPY, "tests/demo/backup/storage-read-only.yaml")
         backup = wait_catalogued(story, COPY, protected.backup["status"]["snapshot"])
         tell_counts(story, restore(story, COPY, backup))

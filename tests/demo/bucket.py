@@ -16,7 +16,7 @@ from tests.demo.errors import DemoError
 
 NAME = "shop-backups"
 PREFIX = "prod/shop"
-ENDPOINT = os.environ.get("AWS_ENDPOINT_URL", "http://10.77.0.1:8333")
+ENDPOINT = os.environ.get("BACKSTAY_S3_ENDPOINT", "")
 
 
 class Bucket:

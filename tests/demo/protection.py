@@ -18,13 +18,16 @@ RESTORE_DEADLINE = 300.0
 READY_DEADLINE = 60.0
 
 
-def make_secrets(story: Story, namespace: str) -> None:
-    """The two Secrets that a BackupStorage names: credentials for the bucket, and the repository's password."""
+def make_secrets(story: Story, namespace: str, credentials: str = "AWS") -> None:
+    """The two Secrets that a BackupStorage names: credentials for the bucket, and the repository's password.
+
+    ``credentials`` is the beginning of the names of the environment variables that hold the former.
+    """
     show(
         story,
         f"kubectl -n {namespace} create secret generic backup-s3"
-        " --from-literal=AWS_ACCESS_KEY_ID=$AWS_ACCESS_KEY_ID"
-        " --from-literal=AWS_SECRET_ACCESS_KEY=$AWS_SECRET_ACCESS_KEY",
+        f" --from-literal=AWS_ACCESS_KEY_ID=${credentials}_ACCESS_KEY_ID"
+        f" --from-literal=AWS_SECRET_ACCESS_KEY=${credentials}_SECRET_ACCESS_KEY",
     )
     show(
         story,

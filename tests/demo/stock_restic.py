@@ -18,7 +18,7 @@ LINES_OF_LISTING = 12
 
 def binary() -> Path:
     """The restic program, fetched once for a machine."""
-    return restic_binary.path()
+    return restic_binary.restic()
 
 
 def read(story: Story) -> dict[str, Any]:

@@ -8,13 +8,21 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 
 from backstay.api.meta import InvalidObjectError, parse
 from backstay.api.storage import BackupStorage
 from backstay.kube.resource import STORAGES
 from backstay.kube.runtime import Runtime
-from backstay.repository import Repository, RepositoryError, S3Location, S3Store
+from backstay.repository import (
+    ObjectNotFound,
+    Repository,
+    RepositoryError,
+    RepositoryNotFound,
+    S3Location,
+    S3Store,
+)
 from backstay.storage.errors import StorageError, explain
 from backstay.storage.secrets import StorageSecrets, read_secrets
 
@@ -24,7 +32,16 @@ _KEPT = 8
 #: What an open repository was opened with: UID and generation of the storage, version of its Secrets.
 _Key = tuple[str, int, str]
 
-_cache: OrderedDict[_Key, Repository] = OrderedDict()
+
+@dataclass(frozen=True)
+class OpenRepository:
+    """A repository and the digest of its config file as it was when it was opened."""
+
+    repository: Repository
+    config: str
+
+
+_cache: OrderedDict[_Key, OpenRepository] = OrderedDict()
 _cache_lock = threading.Lock()
 
 
@@ -43,14 +60,15 @@ def open_repository(runtime: Runtime, namespace: str, storage_name: str, *, writ
             permanent=True,
         )
     secrets = read_secrets(runtime.client.as_account(namespace), storage)
-    kept = _kept(_key(storage, secrets))
+    kept = find_open(storage, secrets)
     if kept is not None:
-        return kept
+        return kept.repository
     try:
-        repository = Repository.open(connect(runtime, storage, secrets), secrets.password)
+        store = connect(runtime, storage, secrets)
+        repository, config = Repository.open(store, secrets.password), config_digest(store)
     except RepositoryError as error:
         raise explain(error, storage) from error
-    return keep(storage, secrets, repository)
+    return keep(storage, secrets, OpenRepository(repository, config)).repository
 
 
 def find_storage(runtime: Runtime, namespace: str, name: str) -> BackupStorage:
@@ -92,17 +110,38 @@ def location(storage: BackupStorage) -> S3Location:
     return S3Location(s3.bucket, s3.prefix.strip("/"), s3.endpoint, s3.region, s3.force_path_style)
 
 
-def keep(storage: BackupStorage, secrets: StorageSecrets, repository: Repository) -> Repository:
+def config_digest(store: S3Store) -> str:
+    """What a repository's config looks like from outside, to notice cheaply that it was replaced.
+
+    Raises RepositoryError; RepositoryNotFound when there is no config.
+    """
+    try:
+        return hashlib.sha256(store.get("config")).hexdigest()
+    except ObjectNotFound as error:
+        raise RepositoryNotFound(f"there is no repository in bucket {store.location.bucket!r}") from error
+
+
+def find_open(storage: BackupStorage, secrets: StorageSecrets) -> OpenRepository | None:
+    """The repository that is open already for this storage and exactly these Secrets."""
+    with _cache_lock:
+        key = _key(storage, secrets)
+        found = _cache.get(key)
+        if found is not None:
+            _cache.move_to_end(key)
+        return found
+
+
+def keep(storage: BackupStorage, secrets: StorageSecrets, opened: OpenRepository) -> OpenRepository:
     """Keep an open repository for the next ones who ask."""
     with _cache_lock:
         key = _key(storage, secrets)
         for stale in [known for known in _cache if known[0] == key[0] and known != key]:
             del _cache[stale]
-        _cache[key] = repository
+        _cache[key] = opened
         _cache.move_to_end(key)
         while len(_cache) > _KEPT:
             _cache.popitem(last=False)
-    return repository
+    return opened
 
 
 def forget(storage_uid: str) -> None:
@@ -110,14 +149,6 @@ def forget(storage_uid: str) -> None:
     with _cache_lock:
         for stale in [known for known in _cache if known[0] == storage_uid]:
             del _cache[stale]
-
-
-def _kept(key: _Key) -> Repository | None:
-    with _cache_lock:
-        repository = _cache.get(key)
-        if repository is not None:
-            _cache.move_to_end(key)
-        return repository
 
 
 def _key(storage: BackupStorage, secrets: StorageSecrets) -> _Key:

@@ -30,7 +30,16 @@ _SOURCES: Final = ("pyproject.toml", "README.md", "LICENSE", "operator", "crds")
 _BOTO_SERVICES: Final = frozenset({"s3", "sts", "sso", "sso-oidc", "signin"})
 """What the S3 client and its credential providers load; the data of other services are most of botocore's size."""
 
-_LAYOUT_VERSION: Final = "1"
+_UNUSED: Final = (
+    "bin",
+    ".lock",
+    "boto3/examples",
+    "kubernetes/aio",  # a second copy of the client, for asyncio
+    "zstandard/_cffi*.so",  # the C extension beside it does the work
+    "**/*.pyi",
+)
+
+_LAYOUT_VERSION: Final = "2"
 """Part of each layer's key: raise it when this file fills a layer differently."""
 
 
@@ -77,9 +86,9 @@ def _install_dependencies(lock: Path, target: Path, places: Places) -> None:
         for service in data.glob("*/"):
             if service.name not in _BOTO_SERVICES:
                 shutil.rmtree(service)
-    for unwanted in ("bin", "boto3/examples", ".lock"):
-        path = target / unwanted
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    for pattern in _UNUSED:
+        for path in target.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _install_wheel(folder: Path, places: Places) -> None:

@@ -66,7 +66,7 @@ MODULES: Final = (
     GoModule(
         "resizer", (("csi-resizer", "github.com/kubernetes-csi/external-resizer/v2/cmd/csi-resizer"),), "3 minutes"
     ),
-    GoModule("coredns", (("coredns", "github.com/coredns/coredns"),), "2 minutes"),
+    GoModule("coredns", (("coredns", "."),), "2 minutes"),
     GoModule("helm", (("helm", "helm.sh/helm/v4/cmd/helm"),), "1 minute"),
     GoModule("csi-driver", (("csi-driver", "."),), "2 minutes"),
     GoModule("pause", (("pause", "."),), "seconds"),

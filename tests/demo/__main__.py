@@ -229,7 +229,7 @@ def fail(story: Story, error: DemoError) -> None:
     print(
         """
 Where to look
-  python -m tests.cluster exec -- kubectl -n backstay-system logs deployment/backstay   the operator's log
+  python -m tests.cluster exec -- kubectl -n backstay-system logs deployment/backstay-operator   the operator's log
   python -m tests.cluster status                                                        processes and their logs
 The cluster is still up; `make demo` begins anew, `make cluster-down` removes it.""",
         file=sys.stderr,

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from backstay.api.meta import Meta
 from backstay.api.names import short_hash
-from backstay.kube.resource import EVENTS
+from backstay.kube.resource import EVENTS, Resource
 
 CONTROLLER = "backstay.dev/operator"
 #: The API's limit for an event's note, in bytes.
@@ -34,6 +35,17 @@ def build_event(
         "regarding": {
             key: reference[key] for key in ("apiVersion", "kind", "name", "namespace", "uid") if reference.get(key)
         },
+    }
+
+
+def regarding(resource: Resource, metadata: Meta) -> dict[str, Any]:
+    """What `Client.event` wants to know of the object that an event is about."""
+    return {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "name": metadata.name,
+        "namespace": metadata.namespace,
+        "uid": metadata.uid,
     }
 
 

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from backstay.api.meta import find_condition, parse, to_json
-from backstay.api.names import API_VERSION
 from backstay.api.storage import BackupStorage, BackupStorageStatus
 from backstay.kube.enrolment import ensure_enrolled
 from backstay.kube.errors import ForbiddenError
+from backstay.kube.event import regarding
 from backstay.kube.resource import NETWORK_POLICIES, STORAGES
 from backstay.kube.runtime import Runtime
 from backstay.repository import Repository, RepositoryError
@@ -94,7 +94,7 @@ def _catalogue(
     told = set(memory.seen.broken)
     shown = catalogue.show(runtime, storage, repository, memory.seen)
     memory.catalogued = now
-    reference = _reference(storage)
+    reference = regarding(STORAGES, storage.metadata)
     if shown.added:
         message = f"{shown.added} restore points of the repository appear as Backups"
         runtime.client.event(reference, "Normal", "RestorePointsFound", message, "Catalogue")
@@ -131,7 +131,7 @@ def _report(
         logger.info(
             "BackupStorage %s/%s: %s: %s", storage.metadata.namespace, storage.metadata.name, new.reason, new.message
         )
-        runtime.client.event(_reference(storage), kind, new.reason, new.message, "Probe")
+        runtime.client.event(regarding(STORAGES, storage.metadata), kind, new.reason, new.message, "Probe")
     return written
 
 
@@ -161,14 +161,3 @@ def _remember(storage: BackupStorage) -> _Memory:
     if memory is None or memory.uid != storage.metadata.uid:
         memory = _memories[key] = _Memory(storage.metadata.uid)
     return memory
-
-
-def _reference(storage: BackupStorage) -> dict[str, Any]:
-    metadata = storage.metadata
-    return {
-        "apiVersion": API_VERSION,
-        "kind": STORAGES.kind,
-        "name": metadata.name,
-        "namespace": metadata.namespace,
-        "uid": metadata.uid,
-    }

@@ -1,0 +1,46 @@
+"""The command line: what it understands, and which part of Backstay does it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from backstay import __version__
+from backstay.logs import configure
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Backstay: application-centric backup and restore for Kubernetes."""
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(__version__)
+
+
+@main.command()
+@click.option(
+    "--log-level",
+    envvar="BACKSTAY_LOG_LEVEL",
+    default="INFO",
+    show_default=True,
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+)
+def operator(log_level: str) -> None:
+    """Run the operator, as its Deployment does.
+
+    It is configured by environment variables BACKSTAY_*, and connects with its service account or with KUBECONFIG.
+    """
+    configure(log_level.upper())
+    # Imported here: the other commands need not wait for the operator's libraries.
+    from backstay.kube.runtime import InvalidSettingError, Settings
+    from backstay.main import run
+
+    try:
+        settings = Settings.from_environment()
+    except InvalidSettingError as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(run(settings))

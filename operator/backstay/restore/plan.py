@@ -14,7 +14,7 @@ from backstay.api.restore_point import CapturedVolume
 from backstay.kube.resource import Resource
 from backstay.restore.contents import Contents, Identity, StoredObject
 from backstay.restore.errors import RestoreError
-from backstay.restore.strip import Object, strip
+from backstay.restore.strip import LAST_APPLIED, Object
 from backstay.restore.translate import Target, translate
 from backstay.restore.waves import Wave, wave_of
 from backstay.volumes.claims import claims_of_pod
@@ -95,7 +95,7 @@ def make_plan(contents: Contents, observed: Observed, target: Target, restore_ui
                 blockers.append(str(error))
             steps.append(_step(stored, Action.KEEP if existing else Action.REFUSE, message=str(error)))
             continue
-        step = _decide(stored, translation.body, existing, observed, restore_uid)
+        step = _decide(stored, translation.body, existing, observed, target, restore_uid)
         steps.append(step)
         if existing and existing["metadata"].get("deletionTimestamp"):
             terminating.append(str(stored.identity))
@@ -111,7 +111,9 @@ def make_plan(contents: Contents, observed: Observed, target: Target, restore_ui
     )
 
 
-def _decide(stored: StoredObject, body: Object, existing: Object | None, observed: Observed, restore_uid: str) -> Step:
+def _decide(
+    stored: StoredObject, body: Object, existing: Object | None, observed: Observed, target: Target, restore_uid: str
+) -> Step:
     identity = stored.identity
     resource = observed.served.get((identity.group, identity.kind))
     if resource is None:
@@ -122,19 +124,35 @@ def _decide(stored: StoredObject, body: Object, existing: Object | None, observe
     if not resource.namespaced:
         return _step(stored, Action.REFUSE, message=f"{identity.kind} is of the whole cluster, not of a namespace")
     if existing is not None:
-        return _step(stored, _existing_action(identity, body, existing, restore_uid), resource)
+        return _step(stored, _existing_action(identity, body, existing, target, restore_uid), resource)
     # Created in the version it was captured in: the API server converts it to the one that it stores.
     resource = replace(resource, version=stored.version)
     body["metadata"].setdefault("labels", {})[RESTORED_LABEL] = restore_uid
     return _step(stored, Action.CREATE, resource, document=msgspec.json.encode(body))
 
 
-def _existing_action(identity: Identity, body: Object, existing: Object, restore_uid: str) -> Action:
+def _existing_action(identity: Identity, body: Object, existing: Object, target: Target, restore_uid: str) -> Action:
     if is_made_by(existing, restore_uid):
         return Action.MADE
     if wave_of(identity.group, identity.kind) == Wave.CLAIMS:
         return Action.KEEP  # equal claims do not hold equal data
-    return Action.SAME if strip(_copy(existing)) == body else Action.KEEP
+    return Action.SAME if _is_equal(body, existing, target) else Action.KEEP
+
+
+def _is_equal(body: Object, existing: Object, target: Target) -> bool:
+    """Whether the live object is what the Restore would make, apart from how kubectl once wrote it down."""
+    here = replace(target, source_namespace=target.namespace, class_mapping={})
+    try:
+        live = translate(_copy(existing), here).body
+    except RestoreError:
+        return False
+    return _without_last_applied(live) == _without_last_applied(body)
+
+
+def _without_last_applied(body: Object) -> Object:
+    metadata = body["metadata"]
+    annotations = {key: value for key, value in (metadata.get("annotations") or {}).items() if key != LAST_APPLIED}
+    return {**body, "metadata": {**metadata, "annotations": annotations}}
 
 
 def is_made_by(existing: Mapping[str, Any], restore_uid: str) -> bool:

@@ -64,13 +64,14 @@ def milestone(status: RestoreStatus, type_: str, value: str, reason: str, messag
 
 def running(status: RestoreStatus, reason: str, message: str, now: datetime) -> RestoreStatus:
     """The status of a Restore that goes on; what kept it waiting is over."""
-    status = replace(status, conditions=_without(status.conditions, WAITING), start_time=status.start_time or now)
-    return milestone(replace(status, message=message), SUCCEEDED, "Unknown", reason, message, now)
+    began = None if reason == AWAITING_APPROVAL else status.start_time or now.replace(microsecond=0)
+    status = replace(status, conditions=_without(status.conditions, WAITING), start_time=began, message=message)
+    return milestone(status, SUCCEEDED, "Unknown", reason, message, now)
 
 
 def waiting(status: RestoreStatus, reason: str, message: str, now: datetime) -> RestoreStatus:
     """The status of a Restore that is kept waiting; Failed once that lasted longer than LONGEST_WAIT."""
-    status = milestone(replace(status, start_time=status.start_time or now), WAITING, "True", reason, message, now)
+    status = milestone(status, WAITING, "True", reason, message, now)
     since = find_condition(status.conditions, WAITING)
     assert since is not None
     assert since.last_transition_time is not None
@@ -116,8 +117,9 @@ def phase_of(status: RestoreStatus) -> str:
 
 
 def _ended(status: RestoreStatus, value: str, reason: str, message: str, now: datetime) -> RestoreStatus:
-    status = replace(status, conditions=_without(status.conditions, WAITING), start_time=status.start_time or now)
-    status = replace(status, message=message, completion_time=now, progress="")
+    ended = now.replace(microsecond=0)
+    status = replace(status, conditions=_without(status.conditions, WAITING), start_time=status.start_time or ended)
+    status = replace(status, message=message, completion_time=ended, progress="")
     return milestone(status, SUCCEEDED, value, reason, message, now)
 
 

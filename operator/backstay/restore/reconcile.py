@@ -17,7 +17,7 @@ from backstay.kube.runtime import Runtime
 from backstay.repository import RepositoryError
 from backstay.restore.errors import RestoreError, WaitError
 from backstay.restore.progress import SUCCEEDED, Stage, failed, phase_of, stage_of, waiting
-from backstay.restore.source import find_origin, load_contents, recent
+from backstay.restore.source import load_source, recent
 from backstay.restore.stages import SOON, STAGES, Result, Work, remove_movers
 from backstay.storage import StorageError
 
@@ -46,9 +46,8 @@ def advance(runtime: Runtime, restore: Restore) -> Result:
         enrolment = ensure_enrolled(runtime, restore.metadata.namespace)
         if not enrolment.ok:
             return Result(waiting(status, enrolment.reason, enrolment.message, now), _RETRY_SECONDS)
-        origin = find_origin(runtime, restore)
-        contents = load_contents(runtime, restore, origin)
-        work = Work(runtime, restore, origin, contents)
+        source = load_source(runtime, restore)
+        work = Work(runtime, restore, source.origin, source.contents)
         return STAGES[stage_of(status, restore.spec.approve)](work)
     except WaitError as error:
         return Result(waiting(status, error.reason, str(error), now), SOON)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from backstay.api.backup import Backup
 from backstay.api.meta import find_condition, parse
-from backstay.api.names import RESOURCES_DIRECTORY, RESTORE_POINT_FILE, TAG_RESTORE_POINT, tag
+from backstay.api.names import RESTORE_POINT_FILE, TAG_RESTORE_POINT, tag
 from backstay.api.restore import Restore
+from backstay.api.restore_point import CapturedObject, RestorePoint
 from backstay.kube.resource import BACKUPS
 from backstay.kube.runtime import Runtime
 from backstay.repository import Node, NodeNotFound, Repository, Snapshot, SnapshotNotFound
@@ -71,49 +74,59 @@ def origin_of(backup: Backup) -> Origin:
     return Origin(status.storage, status.snapshot, backup.metadata.uid)
 
 
-class RecentContents:
-    """The contents of the last few restore points in use, by the UID of the Restore that reads them.
+@dataclass(frozen=True)
+class Source:
+    """What a Restore restores from: where it lies, and what it holds."""
 
-    Each look at a running Restore needs them. They are only a copy: after a restart they are read again.
+    origin: Origin
+    contents: Contents
+
+
+class RecentSources:
+    """The last few sources in use, by the UID of the Restore that reads them.
+
+    Each look at a running Restore needs its source, also after somebody has deleted the Backup object. They are only
+    copies: after a restart they are read again.
     """
 
     def __init__(self, size: int = 4) -> None:
         self._size = size
-        self._entries: OrderedDict[str, Contents] = OrderedDict()
+        self._entries: OrderedDict[str, Source] = OrderedDict()
         self._lock = threading.Lock()
 
-    def find(self, restore_uid: str) -> Contents | None:
-        """The contents, if they are still here."""
+    def find(self, restore_uid: str) -> Source | None:
+        """The source, if it is still here."""
         with self._lock:
             if restore_uid in self._entries:
                 self._entries.move_to_end(restore_uid)
             return self._entries.get(restore_uid)
 
-    def keep(self, restore_uid: str, contents: Contents) -> None:
-        """Keep them in place of those that were not asked for the longest."""
+    def keep(self, restore_uid: str, source: Source) -> Source:
+        """Keep it in place of the one that was not asked for the longest."""
         with self._lock:
-            self._entries[restore_uid] = contents
+            self._entries[restore_uid] = source
             self._entries.move_to_end(restore_uid)
             while len(self._entries) > self._size:
                 self._entries.popitem(last=False)
+        return source
 
     def drop(self, restore_uid: str) -> None:
-        """Let them go."""
+        """Let it go."""
         with self._lock:
             self._entries.pop(restore_uid, None)
 
 
-recent = RecentContents()
+recent = RecentSources()
 
 
-def load_contents(runtime: Runtime, restore: Restore, origin: Origin) -> Contents:
-    """The restore point, read and checked. Raises RestoreError, StorageError or RepositoryError."""
-    contents = recent.find(restore.metadata.uid)
-    if contents is None:
-        repository = open_repository(runtime, restore.metadata.namespace, origin.storage, write=False)
-        contents = read_contents(repository, origin)
-        recent.keep(restore.metadata.uid, contents)
-    return contents
+def load_source(runtime: Runtime, restore: Restore) -> Source:
+    """The restore point, read and checked. Raises RestoreError, StorageError, RepositoryError or ApiError."""
+    known = recent.find(restore.metadata.uid)
+    if known is not None:
+        return known
+    origin = find_origin(runtime, restore)
+    repository = open_repository(runtime, restore.metadata.namespace, origin.storage, write=False)
+    return recent.keep(restore.metadata.uid, Source(origin, read_contents(repository, origin)))
 
 
 def read_contents(repository: Repository, origin: Origin) -> Contents:
@@ -128,22 +141,12 @@ def read_contents(repository: Repository, origin: Origin) -> Contents:
     try:
         described = repository.find(snapshot.tree, RESTORE_POINT_FILE)
     except NodeNotFound as error:
-        raise RestoreError(
-            "InvalidRestorePoint", f"Snapshot {snapshot.id[:12]} has no {RESTORE_POINT_FILE}: it is no restore point."
-        ) from error
+        raise _invalid(f"snapshot {snapshot.id[:12]} has no {RESTORE_POINT_FILE}") from error
     point = parse_description(_read(repository, described, LARGEST_DESCRIPTION, RESTORE_POINT_FILE))
-    nodes = _object_nodes(repository, snapshot)
     restored: list[StoredObject] = []
     left_out: list[str] = []
-    total = 0
-    for captured in point.objects:
-        node = nodes.get(captured.path)
-        if node is None:
-            raise RestoreError("InvalidRestorePoint", f"The restore point names {captured.path}, but does not hold it.")
-        stored = check_object(captured, _read(repository, node, LARGEST_OBJECT, captured.path))
-        total += len(stored.document)
-        if total > LARGEST_SUM:
-            raise RestoreError("InvalidRestorePoint", f"The restore point's objects exceed {LARGEST_SUM >> 20} MiB.")
+    for captured, document in _documents(repository, snapshot, point):
+        stored = check_object(captured, document)
         if reason := reason_left_out(stored):
             left_out.append(f"{stored.identity} {reason}")
         else:
@@ -168,19 +171,42 @@ def find_snapshot(repository: Repository, origin: Origin) -> Snapshot:
         ) from error
 
 
-def _object_nodes(repository: Repository, snapshot: Snapshot) -> dict[str, Node]:
-    prefix = f"{RESOURCES_DIRECTORY}/"
-    walked = repository.walk(snapshot.tree)
-    return {
-        path.lstrip("/"): node for path, node in walked if node.type == "file" and path.lstrip("/").startswith(prefix)
-    }
+def _documents(
+    repository: Repository, snapshot: Snapshot, point: RestorePoint
+) -> Iterator[tuple[CapturedObject, bytes]]:
+    """The objects that the description names with their JSON, in the order in which they lie in the repository.
+
+    All blobs are asked for as if they were one file's, so that neighbours come by one request and not by thousands.
+    """
+    described = {captured.path: captured for captured in point.objects}
+    walked = ((path.lstrip("/"), node) for path, node in repository.walk(snapshot.tree))
+    nodes = [(path, node) for path, node in walked if path in described and node.type == "file"]
+    if absent := described.keys() - {path for path, _ in nodes}:
+        raise _invalid(f"it names {min(absent)}, but does not hold it")
+    everything = Node(name="", type="file", content=tuple(blob for _, node in nodes for blob in node.content or ()))
+    blobs = repository.read_file(everything)
+    total = 0
+    for path, node in nodes:
+        document = b"".join(_limited(blobs, len(node.content or ()), LARGEST_OBJECT, path))
+        total += len(document)
+        if total > LARGEST_SUM:
+            raise _invalid(f"its objects exceed {LARGEST_SUM >> 20} MiB")
+        yield described[path], document
 
 
 def _read(repository: Repository, node: Node, limit: int, path: str) -> bytes:
-    """A whole file, but never more than the limit: a size in a tree is only a claim."""
-    content = bytearray()
-    for blob in repository.read_file(node):
-        content += blob
-        if len(content) > limit:
-            raise RestoreError("InvalidRestorePoint", f"{path} in the restore point is larger than {limit >> 20} MiB.")
-    return bytes(content)
+    return b"".join(_limited(repository.read_file(node), len(node.content or ()), limit, path))
+
+
+def _limited(blobs: Iterator[bytes], number: int, limit: int, path: str) -> Iterator[bytes]:
+    """So many blobs, but never more bytes than the limit: a size in a tree is only a claim."""
+    size = 0
+    for blob in islice(blobs, number):
+        size += len(blob)
+        if size > limit:
+            raise _invalid(f"{path} is larger than {limit >> 20} MiB")
+        yield blob
+
+
+def _invalid(what: str) -> RestoreError:
+    return RestoreError("InvalidRestorePoint", f"The restore point cannot be used: {what}. Nothing of it is restored.")

@@ -122,9 +122,8 @@ def create(work: Work) -> Result:
     if broken := [s for s in done.steps if s.wave == Wave.CLAIMS and s.action == Action.REFUSE]:
         told = "; ".join(f"{step.identity}: {step.message}" for step in broken[:3])
         left = f" Left as they are: {words.listed([str(c) for c in claims])}." if claims else ""
-        raise RestoreError(
-            "ClaimsRefused", f"Not every claim could be created, so no workload was started. {told}.{left}"
-        )
+        told = f"Not every claim could be created, so no workload was started. {told}.{left}"
+        return Result(failed(status, "ClaimsRefused", told, now), SOON)
     status = running(status, "Filling", "Filling the volumes.", now)
     return Result(milestone(status, VOLUMES_FILLED, "Unknown", "Filling", "", now), AT_ONCE)
 
@@ -156,6 +155,10 @@ def start(work: Work) -> Result:
     _, drawn = _draw_plan(work)
     if drawn.terminating:
         raise WaitError("ObjectsTerminating", f"{words.listed(drawn.terminating)} is still being deleted")
+    if lost := [s.identity.name for s in drawn.steps if s.wave == Wave.CLAIMS and s.action == Action.CREATE]:
+        # Made again now it would be empty, and the workload would begin on it as if nothing had ever been there.
+        told = f"PersistentVolumeClaim {lost[0]} was deleted after it had been filled; no workload was started."
+        raise RestoreError("ClaimLost", told)
     done = _carry_out(work, drawn, Wave.WORKLOADS)
     now = work.runtime.now()
     status = warn(words.count(work.status, done), [*drawn.warnings, *_kept(work, done)])
@@ -239,8 +242,8 @@ def _start_mover(work: Work, filling: Filling) -> list[str]:
     for claim in filling.claims & users.keys():
         raise WaitError(
             "ClaimInUse",
-            f"Pod {users[claim][0]} uses PersistentVolumeClaim {claim}, whose data are not back yet; scale its workload to"
-            " zero or delete it",
+            f"Pod {users[claim][0]} uses PersistentVolumeClaim {claim}, whose data are not back yet; scale its workload"
+            " to zero or delete it",
         )
     storage = find_storage(work.runtime, work.namespace, work.origin.storage)
     access = mover_access(storage)

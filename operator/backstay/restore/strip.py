@@ -18,7 +18,8 @@ from backstay.api.names import RESTORED_LABEL
 Object = dict[str, Any]
 Rule = Callable[[Object], None]
 
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+#: What kubectl remembers of the last apply; it stays, so that the next apply finds what to remove.
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 def strip(body: Object) -> Object:
@@ -230,7 +231,7 @@ def _written_by_hand(body: Object) -> Callable[[str], bool]:
     for entry in metadata.get("managedFields") or ():
         if entry.get("subresource") != "status":
             sent.update(_field_names(entry.get("fieldsV1") or {}))
-    applied = (metadata.get("annotations") or {}).get(_LAST_APPLIED)
+    applied = (metadata.get("annotations") or {}).get(LAST_APPLIED)
     if applied:
         with contextlib.suppress(msgspec.DecodeError):  # anybody may write an annotation; what is no JSON says nothing
             sent.update(_keys(msgspec.json.decode(applied)))

@@ -1,4 +1,4 @@
-"""Where stock restic is found, the referee of the repository tests; fetched as a Debian package when it is not installed.
+"""Where stock restic is found, the referee of the repository tests; fetched as a Debian package when there is none.
 
 usage: python -m tests.repository.restic_binary    prints the path of a restic that is new enough
 
@@ -79,14 +79,17 @@ def _fetch(kept: Path) -> None:
             "Acquire::Languages=none",
         ]
         apt = ["apt-get", *(part for option in options for part in ("-o", option))]
-        run = {"check": True, "timeout": 300, "stdout": subprocess.DEVNULL}
-        subprocess.run([*apt, "update"], **run)  # type: ignore[call-overload]
-        subprocess.run([*apt, "download", "restic"], cwd=work / "download", **run)  # type: ignore[call-overload]
+        _run([*apt, "update"], work)
+        _run([*apt, "download", "restic"], work / "download")
         package = next((work / "download").glob("restic_*.deb"))
-        subprocess.run(["dpkg-deb", "-x", str(package), str(work / "root")], **run)  # type: ignore[call-overload]
+        _run(["dpkg-deb", "-x", str(package), str(work / "root")], work)
         shutil.copy(work / "root/usr/bin/restic", kept.with_suffix(".new"))
         kept.with_suffix(".new").chmod(0o755)
         kept.with_suffix(".new").replace(kept)
+
+
+def _run(command: list[str], directory: Path) -> None:
+    subprocess.run(command, cwd=directory, check=True, timeout=300, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

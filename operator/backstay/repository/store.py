@@ -11,6 +11,7 @@ for `patience` seconds later on, since then a backup that is under way is worth 
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import ipaddress
@@ -55,6 +56,8 @@ _TRANSIENT_CODES = {
     "ServiceUnavailable",
     "OperationAborted",
     "Throttling",
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
 }
 _DENIED_CODES = {
     "AccessDenied": "the credentials are valid but lack the right to do this; grant it on the bucket and prefix",
@@ -151,10 +154,15 @@ class S3Store:
     def put(self, name: str, data: Buffer, *, sha256: bytes | None = None) -> None:
         """Store an object. `sha256`: the digest of `data` when it is known already, which saves computing it.
 
-        The request is signed over the digest, so that a server that checks signatures proves what arrived.
+        The digest goes along twice, signed as the payload's and as the object's checksum: some servers prove the one,
+        some the other, so that what was damaged on the way is refused.
         """
-        digest = sha256.hex() if sha256 is not None else hashlib.sha256(data).hexdigest()
-        self._do("PUT", self._key(name), doing=f"writing {name} to", body=data, payload=digest, ok=(200, 201, 204))
+        digest = sha256 if sha256 is not None else hashlib.sha256(data).digest()
+        headers = {"x-amz-checksum-sha256": base64.b64encode(digest).decode()}
+        doing = f"writing {name} to"
+        self._do(
+            "PUT", self._key(name), doing=doing, headers=headers, body=data, payload=digest.hex(), ok=(200, 201, 204)
+        )
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """An object's bytes, or `length` of them from `offset`. Raises ObjectNotFound."""
@@ -181,10 +189,13 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Names and sizes in bytes of the objects whose names begin with `prefix`, in the server's order."""
+        return self._list(prefix, 1000)
+
+    def _list(self, prefix: str, page_size: int) -> Iterator[tuple[str, int]]:
         token = ""
         start = len(self._prefix) + 1 if self._prefix else 0
         while True:
-            query = {"list-type": "2", "prefix": self._key(prefix), "encoding-type": "url", "max-keys": "1000"}
+            query = {"list-type": "2", "prefix": self._key(prefix), "encoding-type": "url", "max-keys": str(page_size)}
             if token:
                 query["continuation-token"] = token
             answer = self._do("GET", None, doing=f"listing {prefix or 'objects'} in", query=query, ok=(200,))
@@ -217,8 +228,8 @@ class S3Store:
 
         Raises AccessDenied, BucketNotFound, Unreachable or StoreRefused, whose message tells which step failed.
         """
+        next(self._list("", 1), None)  # first, since some servers create a missing bucket when it is written to
         if not write:
-            next(self.list(""), None)
             return
         name = f"backstay-probe-{secrets.token_hex(8)}"
         content = secrets.token_bytes(64)

@@ -27,7 +27,7 @@ _RETRY: Final = ("--retry-interval-start=100ms", "--retry-interval-max=5s")
 
 def snapshot_kinds(places: Places) -> list[Path]:
     """The snapshot CRDs, from the same release as the snapshot controller."""
-    folder = module_folder(versions.SNAPSHOT_CRDS_MODULE, "snapshotter", places) / "config" / "crd"
+    folder = module_folder(versions.SNAPSHOT_CRDS_MODULE, "csi-driver", places) / "config" / "crd"
     return sorted(file for file in folder.glob("*.yaml") if file.name != "kustomization.yaml")
 
 

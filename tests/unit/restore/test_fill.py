@@ -68,7 +68,7 @@ def test_the_order_names_the_tree_of_each_mount() -> None:
     [
         (VolumeUser(run_as={"runAsUser": 1000, "fsGroup": 1}), "restricted", {"runAsUser": 1000, "fsGroup": 1}, False),
         (VolumeUser(run_as={"runAsUser": 0}), "baseline", {"runAsUser": 0}, False),
-        (None, "", {"runAsUser": 0}, False),
+        (None, "", {"runAsUser": 0, "runAsGroup": 0}, False),
         (None, "restricted", {"runAsUser": 65532, "runAsGroup": 65532}, True),
         (
             VolumeUser(run_as={"runAsUser": 0, "runAsGroup": 7}),
@@ -81,8 +81,8 @@ def test_the_order_names_the_tree_of_each_mount() -> None:
 def test_a_mover_runs_as_the_pod_did_as_far_as_the_namespace_allows(
     user: VolumeUser | None, security: str, run_as: dict[str, int], warned: bool
 ) -> None:
-    found, warning = fill.run_as(Filling("j", (volume("a", user=user),)), security)
-    assert (found, bool(warning)) == (run_as, warned)
+    identity = fill.run_as(Filling("j", (volume("a", user=user),)), security)
+    assert (identity.run_as, bool(identity.warning)) == (run_as, warned)
 
 
 def after(state: MoverState) -> RestoredVolume:

@@ -140,7 +140,7 @@ def _snapshot(claim: ClaimFacts, classes: Classes) -> tuple[MethodDecision | Non
             f"every VolumeSnapshotClass of the CSI driver {claim.driver} ({names}) has deletionPolicy Retain, which "
             "would leave a snapshot behind with each Backup; add a class with deletionPolicy Delete"
         )
-    storage_class = _temporary_class(claim, classes.storage)
+    storage_class = temporary_class(claim.storage_class, claim.driver, classes.storage)
     if storage_class is None:
         return None, (
             f"its storage class {claim.storage_class or '(none)'} cannot make a temporary claim that goes when "
@@ -150,15 +150,17 @@ def _snapshot(claim: ClaimFacts, classes: Classes) -> tuple[MethodDecision | Non
     return MethodDecision(SNAPSHOT, snapshot_class=chosen.name, storage_class=storage_class), ""
 
 
-def _temporary_class(claim: ClaimFacts, classes: Sequence[StorageClass]) -> str | None:
-    """The claim's own class if its volumes are deleted with their claims, else one that differs in nothing else."""
-    own = next((c for c in classes if c.name == claim.storage_class), None)
-    if own and own.provisioner == claim.driver and own.reclaim_policy == "Delete":
+def temporary_class(storage_class: str, driver: str, classes: Sequence[StorageClass]) -> str | None:
+    """The class for a claim from a snapshot: the source's own if its volumes are deleted with their claims, else one
+    that differs in nothing else; None when there is none.
+    """
+    own = next((c for c in classes if c.name == storage_class), None)
+    if own and own.provisioner == driver and own.reclaim_policy == "Delete":
         return own.name
     alike = [
         c.name
         for c in classes
-        if c.provisioner == claim.driver
+        if c.provisioner == driver
         and c.reclaim_policy == "Delete"
         and (own is None or dict(c.parameters) == dict(own.parameters))
     ]

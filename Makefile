@@ -26,7 +26,7 @@ check: venv     ## format, lint, types, layers and unit tests, in seconds
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-timing -q 2>/dev/null || $(BIN)/lint-imports
+	@layers=$$($(BIN)/lint-imports) || { echo "$$layers"; exit 1; }
 	@$(BIN)/pytest -q tests/unit
 
 format: venv    ## rewrite the sources in the project's format

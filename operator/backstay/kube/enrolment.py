@@ -36,11 +36,14 @@ def ensure_enrolled(runtime: Runtime, namespace: str) -> Enrolment:
     if refusal:
         return refusal
     try:
-        account = runtime.client.ensure(SERVICE_ACCOUNTS, build_account(namespace))
+        # Looked for first, since this is done before every piece of work, and nearly always finds them.
+        account = runtime.client.find(SERVICE_ACCOUNTS, ACCOUNT, namespace)
+        account = account or runtime.client.ensure(SERVICE_ACCOUNTS, build_account(namespace))
         refusal = refuse_account(account, namespace)
         if refusal:
             return refusal
-        binding = runtime.client.ensure(ROLE_BINDINGS, build_binding(namespace))
+        binding = runtime.client.find(ROLE_BINDINGS, ACCOUNT, namespace)
+        binding = binding or runtime.client.ensure(ROLE_BINDINGS, build_binding(namespace))
     except ForbiddenError as error:
         return Enrolment(
             False,

@@ -6,9 +6,8 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
-NAME: Final = "backstay"
+from tests.cluster.places import NAME
 
 
 def create() -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from tests.cluster.commands import run
+from tests.cluster.places import NAME
 
-NAMESPACE: Final = "backstay"
+NAMESPACE: Final = NAME
 NODE_ADDRESS: Final = "10.77.0.1"
 POD_RANGE: Final = "10.77.0.0/16"
 FIRST_POD: Final = "10.77.1.0"

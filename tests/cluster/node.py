@@ -11,7 +11,7 @@ from tests.cluster.commands import run, until
 from tests.cluster.credentials import NODE_NAME, Credentials
 from tests.cluster.errors import ClusterError, CommandError
 from tests.cluster.images import PAUSE_REFERENCE
-from tests.cluster.places import Places
+from tests.cluster.places import NAME, Places
 from tests.cluster.processes import Processes
 from tests.cluster.programs import Programs
 
@@ -139,7 +139,7 @@ def _kubelet_config(places: Places, resolver: Path) -> dict[str, object]:
         "authorization": {"mode": "AlwaysAllow"},
         "containerRuntimeEndpoint": f"unix://{places.containerd_socket}",
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{cgroups.NAME}",
+        "cgroupRoot": f"/{NAME}",
         "cgroupsPerQOS": True,
         "enforceNodeAllocatable": [],
         "failCgroupV1": False,

@@ -10,6 +10,9 @@ from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Final
 
+NAME: Final = os.environ.get("BACKSTAY_CLUSTER", "backstay")
+"""Of the network namespace and the control group; another name is another cluster, beside the first."""
+
 PACKAGE: Final = Path(__file__).resolve().parent
 REPOSITORY: Final = PACKAGE.parent.parent
 GO_MODULES: Final = PACKAGE / "go"
@@ -26,9 +29,9 @@ class Places:
         lock: serialises `up` and `down`; outside the state, because `down` deletes that.
     """
 
-    state: Path = Path("/var/lib/backstay-cluster")
+    state: Path = Path(f"/var/lib/{NAME}-cluster")
     cache: Path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "backstay" / "cluster"
-    lock: Path = Path("/run/lock/backstay-cluster.lock")
+    lock: Path = Path(f"/run/lock/{NAME}-cluster.lock")
 
     @property
     def bin(self) -> Path:

@@ -61,9 +61,13 @@ class ObjectStore:
         self._config.chmod(0o600)
         # Each bucket grows volumes of its own; one at a time is plenty, and its default is seven.
         (self._folder / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
+        # Its parts find one another by sockets in /tmp that are named by port alone, so two servers would mix up.
+        (self._folder / "tmp").mkdir()
+        own_tmp = 'mount --bind "$0" /tmp && exec "$@"'
         processes.start(
             "s3",
             [
+                *("unshare", "--mount", "--propagation", "slave", "--", "sh", "-c", own_tmp, self._folder / "tmp"),
                 weed,
                 "-logtostderr",
                 "server",

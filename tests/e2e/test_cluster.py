@@ -86,7 +86,7 @@ def run_pod(
     until(f"{name} to end", lambda: cluster.kubectl(*phase) in ("Succeeded", "Failed"), seconds=40, every=0.3)
     printed = cluster.kubectl("logs", name, "-n", namespace)
     assert cluster.kubectl(*phase) == "Succeeded", printed
-    cluster.kubectl("delete", "pod", name, "-n", namespace, "--wait=true")
+    cluster.kubectl("delete", "pod", name, "-n", namespace, "--wait=false")
     return printed
 
 

@@ -6,13 +6,15 @@ annotation and no status on any object.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -23,6 +25,7 @@ from backstay.kube.freshness import Freshness
 from backstay.kube.lease import Lease
 from backstay.kube.resource import BACKUPS, NAMESPACES, POLICIES, RESTORES, STORAGES, Resource
 from backstay.kube.runtime import Runtime, Settings, read_cluster_id
+from backstay.kube.transport import tolerate
 from backstay.kube.workqueue import Key, WorkQueue
 from backstay.policy.reconcile import reconcile as reconcile_policy
 from backstay.restore.reconcile import reconcile as reconcile_restore
@@ -69,11 +72,18 @@ class Operator:
             kopf.run(
                 registry=self._registry(),
                 settings=_kopf_settings(),
+                # Without one, kopf asks who the user is, and in a container that user has no name.
+                identity=cast("Any", self._settings.identity),
                 standalone=True,
                 clusterwide=True,
                 liveness_endpoint=f"http://0.0.0.0:{self._settings.liveness_port}/healthz",
                 stop_flag=self._stopped,
+                # For peering, which is off; made up by kopf, it needs a user name, which an image may lack.
+                identity=self._settings.identity,  # type: ignore[arg-type]
             )
+        except Exception as error:
+            logger.exception("the watches cannot go on")
+            self._failure = self._failure or str(error)
         finally:
             self._stopped.set()
             leader.join(STOP_SECONDS)
@@ -139,6 +149,7 @@ class Operator:
         for resource in KINDS:
             kopf.on.event(resource.group, resource.version, resource.plural, registry=registry)(self._on_object)
         kopf.on.event(NAMESPACES.version, NAMESPACES.plural, registry=registry)(self._on_namespace)
+        kopf.on.login(registry=registry)(_login)
         kopf.on.probe(id="watches", registry=registry)(self._on_probe)
         return registry
 
@@ -165,6 +176,19 @@ class Operator:
         if self._runtime is not None and time.monotonic() - self._resynced > 5 * RESYNC_SECONDS:
             raise kopf.PermanentError("the periodic list of all objects has stopped")
         return "ok"
+
+
+class _Connection(kopf.ConnectionInfo):
+    """kopf's connection, as tolerant of the cluster's certificates as our own."""
+
+    def as_ssl_context(self) -> ssl.SSLContext:
+        return tolerate(super().as_ssl_context())
+
+
+def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """The credentials that our own client uses; kopf asks again when the server does not take them any more."""
+    found = kopf.login_via_client(**kwargs)
+    return None if found is None else _Connection(**{f.name: getattr(found, f.name) for f in dataclasses.fields(found)})
 
 
 def _kopf_settings() -> kopf.OperatorSettings:

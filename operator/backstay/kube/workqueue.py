@@ -79,9 +79,10 @@ class WorkQueue:
             self._stopping = True
             self._changed.notify_all()
         deadline = time.monotonic() + seconds
-        for thread in self._threads:
+        started = [thread for thread in self._threads if thread.ident is not None]
+        for thread in started:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in started)
 
     def run_due(self) -> bool:
         """Run one key that is due now, in the caller's thread; False when none is."""

@@ -78,8 +78,6 @@ class Operator:
                 clusterwide=True,
                 liveness_endpoint=f"http://0.0.0.0:{self._settings.liveness_port}/healthz",
                 stop_flag=self._stopped,
-                # For peering, which is off; made up by kopf, it needs a user name, which an image may lack.
-                identity=self._settings.identity,  # type: ignore[arg-type]
             )
         except Exception as error:
             logger.exception("the watches cannot go on")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -66,7 +67,9 @@ class Transport:
     def configured(cls, configuration: Any) -> Transport:
         """With a configuration of the official client."""
         configuration.connection_pool_maxsize = CONNECTIONS
-        return cls(configuration, RESTClientObject(configuration).pool_manager)
+        pool = RESTClientObject(configuration).pool_manager
+        pool.connection_pool_kw["ssl_context"] = tolerate(urllib3.util.create_urllib3_context())
+        return cls(configuration, pool)
 
     def limited_to(self, seconds: float) -> Transport:
         """The same connections, but calls give up after about so many seconds and are not tried again."""
@@ -126,6 +129,16 @@ class Transport:
         if self.configuration.username:
             return {"Authorization": self.configuration.get_basic_auth_token()}
         return {}
+
+
+def tolerate(context: ssl.SSLContext) -> ssl.SSLContext:
+    """The same, but certificates need not have every extension of RFC 5280.
+
+    Python insists on them since 3.13; Go does not, so that many clusters' own authorities lack one or another, and
+    kubectl works with them all the same. Chain, name and dates are verified as ever.
+    """
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 def _unreachable(operation: str, answer: bytes) -> UnavailableError:

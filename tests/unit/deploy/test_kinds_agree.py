@@ -23,7 +23,7 @@ KINDS = {
     "backupstorages": (storage.BackupStorage, "bst"),
     "backuppolicies": (policy.BackupPolicy, "bp"),
     "backups": (backup.Backup, "bk"),
-    "restores": (restore.Restore, "rs"),
+    "restores": (restore.Restore, "rst"),
 }
 Schema = dict[str, Any]
 

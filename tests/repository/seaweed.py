@@ -69,7 +69,8 @@ class Seaweed:
             _weed(), "-logtostderr", "server", f"-dir={self._directory}/data",
             "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}",
-            "-filer", "-s3", f"-s3.config={config}", "-s3.iam=false", "-volume.max=50", "-master.volumeSizeLimitMB=1024",
+            "-filer", "-s3", f"-s3.config={config}", "-s3.iam=false",
+            "-volume.max=50", "-master.volumeSizeLimitMB=1024",
             "-master.telemetry=false", "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
         ]  # fmt: skip
         with (self._directory / "log").open("wb") as log:

@@ -253,8 +253,8 @@ class Restorer:
         """Fetch and write what the batch needs; returns when all of it is on disk."""
         files, wanted = self._batch, self._batch_blobs
         self._batch, self._batch_blobs = [], {}
+        empty = [file for file in files if not file.missing]  # before any job can have finished a file
         jobs: list[Future[None]] = [self._executor.submit(self._write_range, blobs) for blobs in _ranges(wanted)]
-        empty = [file for file in files if not file.missing]
         jobs += [self._executor.submit(self._finish_empty, empty[at : at + 256]) for at in range(0, len(empty), 256)]
         done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
         for job in done:

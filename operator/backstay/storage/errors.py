@@ -24,28 +24,25 @@ def explain(error: RepositoryError, storage: BackupStorage) -> StorageError:
 
 
 def _advice(reason: str, storage: BackupStorage) -> str:
+    """What the repository's own words cannot know: which Secret, which field."""
     s3 = storage.spec.s3
     place = f"bucket {s3.bucket!r}" + (f", prefix {s3.prefix!r}" if s3.prefix else "")
     namespace = storage.metadata.namespace
     match reason:
         case "AccessDenied":
-            keys = (
-                f"the keys in Secret {namespace}/{s3.credentials_secret_ref.name}" if s3.credentials_secret_ref else ""
-            )
-            rights = "list, read" if storage.spec.access_mode == "ReadOnly" else "list, read, write and delete"
-            return (
-                f"correct {keys or 'the identity of the pods'}, or give their account the rights to {rights} in {place}"
-            )
+            if s3.credentials_secret_ref:
+                return f"the keys are those in Secret {namespace}/{s3.credentials_secret_ref.name}"
+            return "the keys are those of the pods' own identity, since spec.s3.credentialsSecretRef is not set"
         case "BucketNotFound":
-            return f"create bucket {s3.bucket!r}, or correct spec.s3.bucket or spec.s3.endpoint"
+            return "the fields are spec.s3.bucket and spec.s3.endpoint"
+        case "Unreachable":
+            return "the field is spec.s3.endpoint"
         case "WrongPassword":
             secret = storage.spec.password_secret_ref
             return (
-                f"put the password with which the repository in {place} was made into key {secret.key!r} of Secret "
-                f"{namespace}/{secret.name}, or choose another spec.s3.prefix for a new repository"
+                f"key {secret.key!r} of Secret {namespace}/{secret.name} must hold the password with which the repository "
+                f"in {place} was made; for a new repository choose another spec.s3.prefix"
             )
-        case "Unreachable":
-            return "check spec.s3.endpoint, DNS, firewalls and NetworkPolicies between the cluster and the S3 server"
         case "RepositoryNotFound":
             return f"a ReadOnly storage needs a repository in {place}: correct spec.s3, or set accessMode to ReadWrite"
         case _:

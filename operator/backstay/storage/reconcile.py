@@ -75,6 +75,7 @@ def _look(runtime: Runtime, storage: BackupStorage, memory: _Memory) -> BackupSt
             repository = prove(runtime, storage, readiness.known_repository(storage))
             _protect_movers(runtime, storage)
             memory.seen.refresh(repository)
+            now = runtime.now()
             storage = _with_status(storage, readiness.succeeded(storage, repository.id, now))
         elif not _is_ready(storage) or not _catalogue_due(memory, now):
             return storage.status

@@ -57,7 +57,7 @@ def test_the_message_says_when_it_is_tried_again() -> None:
 
     assert ready.status == "False"
     assert ready.reason == "AccessDenied"
-    assert "the keys are wrong. Tried again in 15 s" in ready.message
+    assert "the keys are wrong. It is tried again in 15 s" in ready.message
 
 
 def test_a_namespace_that_is_enrolled_later_is_noticed_at_once() -> None:

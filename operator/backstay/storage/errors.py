@@ -40,8 +40,8 @@ def _advice(reason: str, storage: BackupStorage) -> str:
         case "WrongPassword":
             secret = storage.spec.password_secret_ref
             return (
-                f"key {secret.key!r} of Secret {namespace}/{secret.name} must hold the password with which the repository "
-                f"in {place} was made; for a new repository choose another spec.s3.prefix"
+                f"key {secret.key!r} of Secret {namespace}/{secret.name} must hold the password with which the "
+                f"repository in {place} was made; for a new repository choose another spec.s3.prefix"
             )
         case "RepositoryNotFound":
             return f"a ReadOnly storage needs a repository in {place}: correct spec.s3, or set accessMode to ReadWrite"

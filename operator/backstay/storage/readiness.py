@@ -58,8 +58,8 @@ def failed(storage: BackupStorage, refusal: Refusal, now: datetime) -> BackupSto
     since = ready.last_transition_time if ready and ready.status == "False" else None
     pause = _pause(since or now, now)
     message = (
-        f"{refusal.message.rstrip('. ')}. It is tried again in {_words(pause)}; a mended Secret or bucket is noticed then, "
-        "a change of this object at once."
+        f"{refusal.message.rstrip('. ')}. It is tried again in {_words(pause)}; a mended Secret or bucket is noticed "
+        "then, a change of this object at once."
     )
     status = _with_ready(storage, "False", refusal.reason, message, now)
     return msgspec.structs.replace(status, last_probe_time=_seconds(now))

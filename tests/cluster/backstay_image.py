@@ -39,7 +39,7 @@ _UNUSED: Final = (
     "**/*.pyi",
 )
 
-_LAYOUT_VERSION: Final = "2"
+_LAYOUT_VERSION: Final = "3"
 """Part of each layer's key: raise it when this file fills a layer differently."""
 
 
@@ -57,6 +57,7 @@ def backstay_image(places: Places = MACHINE) -> images.Image:
 
     def fill_application(folder: Path) -> None:
         _install_wheel(folder, places)
+        _add_user(root, folder)
         _compile(root, folder, _WHEEL)
 
     dependencies = images.Layer(f"dependencies-{_LAYOUT_VERSION}-{_digest([lock])}", fill_dependencies)
@@ -92,7 +93,7 @@ def _install_dependencies(lock: Path, target: Path, places: Places) -> None:
 
 
 def _install_wheel(folder: Path, places: Places) -> None:
-    """Unpack our wheel, put its command on PATH, and make both layers importable."""
+    """Unpack our wheel, put its commands on PATH, and make both layers importable."""
     with tempfile.TemporaryDirectory() as out:
         run([toolchain.uv(places), "build", "--quiet", "--wheel", "--out-dir", out, REPOSITORY])
         (wheel,) = Path(out).glob("*.whl")
@@ -101,14 +102,26 @@ def _install_wheel(folder: Path, places: Places) -> None:
     entries = configparser.ConfigParser()
     (described,) = (folder / _WHEEL).glob("*.dist-info/entry_points.txt")
     entries.read(described)
-    module, _, function = entries["console_scripts"]["backstay"].partition(":")
-    command = folder / "usr/bin/backstay"
-    command.parent.mkdir(parents=True)
-    command.write_text(f"#!/usr/bin/python3\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n")
-    command.chmod(0o755)
+    programs = folder / "usr/bin"
+    programs.mkdir(parents=True)
+    for name, target in entries["console_scripts"].items():
+        module, _, function = target.partition(":")
+        program = programs / name
+        program.write_text(f"#!/usr/bin/python3\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n")
+        program.chmod(0o755)
     paths = folder / "usr/lib/python3/dist-packages/backstay.pth"
     paths.parent.mkdir(parents=True)
     paths.write_text(f"/{_WHEEL}\n/{_DEPENDENCIES}\n")
+
+
+def _add_user(root: Path, folder: Path) -> None:
+    """Give the image's user an entry: without one, a container runtime makes root's group its primary group."""
+    (folder / "etc").mkdir()
+    for name, line in (
+        ("passwd", f"backstay:x:{_USER}:{_USER}::/tmp:/usr/sbin/nologin"),
+        ("group", f"backstay:x:{_USER}:"),
+    ):
+        (folder / "etc" / name).write_text((root / "etc" / name).read_text() + line + "\n")
 
 
 def _compile(root: Path, layer: Path, where: str) -> None:

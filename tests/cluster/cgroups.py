@@ -28,6 +28,11 @@ def create() -> None:
                 (ours / name).write_text((hierarchy / name).read_text())
 
 
+def exist() -> bool:
+    """Whether our group is there in any hierarchy."""
+    return any((hierarchy / NAME).is_dir() for hierarchy in _hierarchies(unused=True))
+
+
 def processes() -> Iterator[int]:
     """Ids of all processes in our group, which are those of the pods' containers."""
     for hierarchy in _hierarchies(unused=True):

@@ -24,7 +24,7 @@ _SHIM_SOCKETS: Final = Path("/run/containerd/s")
 
 def exist(places: Places) -> bool:
     """Whether anything of a cluster is there, running or not."""
-    return places.state.exists() or network.exists()
+    return places.state.exists() or network.exists() or cgroups.exist()
 
 
 def remove(places: Places) -> None:

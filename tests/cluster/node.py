@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def ctr(words: list[str | Path], programs: Programs, places: Places) -> str:
 def load_image(archive: Path, programs: Programs, places: Places) -> list[str]:
     """Import a docker-archive and return the references that it brought."""
     printed = ctr(["images", "import", "--local", archive], programs, places)
-    return [line.split()[0] for line in printed.splitlines() if line and line.split()[0] != "elapsed:"]
+    return re.findall(r"^unpacking (\S+) ", printed, re.MULTILINE)
 
 
 def start_kubelet(processes: Processes, programs: Programs, credentials: Credentials, places: Places) -> None:

@@ -1,0 +1,103 @@
+"""An operator that is killed at any moment is followed by one that ends the work, and nothing is left behind."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e import application
+from tests.e2e.conftest import remove_bucket
+from tests.e2e.place import (
+    ENDED,
+    Object,
+    Place,
+    backup,
+    condition,
+    no_temporaries,
+    phase,
+    policy,
+    restore,
+    storage_with_secrets,
+)
+from tests.e2e.tenants import OPERATOR_NAMESPACE, kubectl
+
+Places = Callable[..., Place]
+
+#: A new operator waits for the killed one's Lease to run out before it begins.
+PATIENCE = 120
+
+
+@pytest.fixture(scope="module")
+def bucket(s3: Any) -> Iterator[str]:
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    s3.create_bucket(Bucket=name)
+    yield name
+    remove_bucket(s3, name)
+
+
+@pytest.fixture(scope="module")
+def protected(operator: None, bucket: str) -> Iterator[Place]:
+    """The application, and its first Backup, which the Restores take."""
+    place = Place.make("killed")
+    place.apply(*storage_with_secrets(bucket), *application.shop())
+    place.wait("pod", "database-0", has_data, seconds=60)
+    place.apply(policy(), backup("first"))
+    place.completed("backup", "first")
+    yield place
+    place.destroy()
+
+
+def has_data(pod: Object) -> bool:
+    """Whether the database has made its data."""
+    place = Place(pod["metadata"]["namespace"])
+    running = pod["status"].get("phase") == "Running"
+    return running and "seeded" in place.kubectl("exec", "database-0", "--", "ls", "/data", check=False)
+
+
+@pytest.mark.parametrize("step", ["Cutting", "Moving", "Committing"])
+def test_a_backup_survives_its_operator(protected: Place, step: str) -> None:
+    name = f"killed-{step.lower()}"
+    protected.apply(backup(name))
+    kill_at(protected, "backup", name, step)
+    protected.completed("backup", name, seconds=PATIENCE)
+    no_temporaries(protected)
+
+
+@pytest.mark.parametrize("step", ["Filling", "Starting", "AwaitingReadiness"])
+def test_a_restore_survives_its_operator(protected: Place, places: Places, bucket: str, step: str) -> None:
+    place = places("killed")
+    place.apply(*storage_with_secrets(bucket, catalogue="All"))
+    place.wait("backupstorage", "main", lambda _: place.names("backups"), seconds=30)
+    place.apply(restore("killed", place.names("backups")[0].partition("/")[2]))
+    kill_at(place, "restore", "killed", step)
+    done = place.completed("restore", "killed", seconds=PATIENCE)
+    assert done["status"]["resources"]["created"] == done["status"]["resources"]["planned"]
+    expected = protected.run("database-0", application.FINGERPRINT)
+    assert place.run("database-0", application.FINGERPRINT) == expected
+    assert "found data" in place.kubectl("logs", "database-0")
+    no_temporaries(place)
+
+
+def kill_at(place: Place, kind: str, name: str, step: str) -> None:
+    """Kill the operator when the object is at this step of its condition Succeeded, or as soon as that is over."""
+    deadline = time.monotonic() + 60
+    seen: list[str] = []
+    while time.monotonic() < deadline:
+        found = place.find(kind, name) or {}
+        reason = condition(found, "Succeeded").get("reason", "")
+        if reason and reason not in seen:
+            seen.append(reason)
+        if reason == step or phase(found) in ENDED:
+            kill_operator()
+            return
+    raise AssertionError(f"{kind} {name} did not come to {step} within a minute; seen: {seen}")
+
+
+def kill_operator() -> None:
+    """End the operator's pod at once, as when its node dies."""
+    words = ("delete", "pod", "--all", "--grace-period=0", "--force", "--wait=false")
+    kubectl("--namespace", OPERATOR_NAMESPACE, *words)

@@ -39,7 +39,7 @@ _UNUSED: Final = (
     "**/*.pyi",
 )
 
-_LAYOUT_VERSION: Final = "3"
+_LAYOUT_VERSION: Final = "4"
 """Part of each layer's key: raise it when this file fills a layer differently."""
 
 

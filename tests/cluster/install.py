@@ -37,13 +37,15 @@ def install(cluster: Cluster, *settings: str, seconds: int = 120) -> str:
         cluster.load(image)
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", REPOSITORY / "crds")
     repository = image.reference.rpartition(":")[0]
-    values = [f"image.repository={repository}", f"image.tag={image.tag}", *settings]
+    # A string, whatever it looks like: a hash such as 12e456 would be read as a number.
+    image_values = ["--set-string", f"image.repository={repository}", "--set-string", f"image.tag={image.tag}"]
     say(f"installing the chart with {image.reference}")
     cluster.exec(
         [
             *("helm", "upgrade", "--install", RELEASE, REPOSITORY / "deploy" / "chart"),
             *("--namespace", NAMESPACE, "--create-namespace"),
-            *(word for value in values for word in ("--set", value)),
+            *image_values,
+            *(word for setting in settings for word in ("--set", setting)),
         ],
         timeout=120,
     )

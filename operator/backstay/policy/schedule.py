@@ -100,6 +100,8 @@ def _explain(cron: str, error: str) -> str:
     field = error.removeprefix("Bad ")
     if field not in parts:
         return f"spec.schedule.cron {cron!r}: {error}"
+    if field == "day-of-month" and parts[field].isdigit() and 1 <= int(parts[field]) <= 31:
+        return f"spec.schedule.cron {cron!r}: day {parts[field]} never comes in month {parts['month']}"
     ranges = {"minute": "0-59", "hour": "0-23", "day-of-month": "1-31", "month": "1-12 or JAN-DEC"}
     return (
         f"spec.schedule.cron {cron!r}: {field.replace('-', ' ')} {parts[field]!r} is not possible; "

@@ -46,20 +46,41 @@ _cache_lock = threading.Lock()
 
 
 def open_repository(runtime: Runtime, namespace: str, storage_name: str, *, write: bool) -> Repository:
-    """The repository of a BackupStorage, whose namespace must be enrolled.
+    """The repository of a BackupStorage, whose namespace must be enrolled, with all that is in it by now.
 
-    `write` says what it is opened for: a ReadOnly storage is refused then. Deriving the key from the password takes
-    about a second, so that open repositories are kept for as long as neither storage nor Secrets change.
+    `write` says what it is opened for: a ReadOnly storage is refused then.
     Raises StorageError, with words for the user, and UnavailableError.
     """
     storage = find_storage(runtime, namespace, storage_name)
-    if write and storage.spec.access_mode == "ReadOnly":
+    if not write:
+        repository = open_to_read(runtime, storage)
+        try:
+            repository.load_index()
+        except RepositoryError as error:
+            raise explain(error, storage) from error
+        return repository
+    if storage.spec.access_mode == "ReadOnly":
         raise StorageError(
             "StorageReadOnly",
             f"BackupStorage {storage_name!r} is ReadOnly: backups need one whose spec.accessMode is ReadWrite",
             permanent=True,
         )
+    # Always opened anew. An open repository remembers what its writers have stored, also when they failed before an
+    # index named it; the next writer would leave that out, and commit a snapshot that cannot be read.
     secrets = read_secrets(runtime.client.as_account(namespace), storage)
+    try:
+        return Repository.open(connect(runtime, storage, secrets), secrets.password)
+    except RepositoryError as error:
+        raise explain(error, storage) from error
+
+
+def open_to_read(runtime: Runtime, storage: BackupStorage) -> Repository:
+    """The storage's repository, kept open for as long as neither the storage nor its Secrets change.
+
+    Deriving the key from the password takes up to a second, and a loaded index is large. What others wrote meanwhile is
+    found after `load_index`. Raises StorageError and UnavailableError.
+    """
+    secrets = read_secrets(runtime.client.as_account(storage.metadata.namespace), storage)
     kept = find_open(storage, secrets)
     if kept is not None:
         return kept.repository

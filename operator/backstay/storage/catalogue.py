@@ -74,6 +74,8 @@ def show(runtime: Runtime, storage: BackupStorage, repository: Repository, seen:
     heads = visible(seen.heads.values(), namespace, storage.spec.catalogue)
     backups = [parse(Backup, found) for found in runtime.client.list(BACKUPS, namespace)]
     shown = decide(heads, backups, storage.metadata.name)
+    if shown.new or shown.unfinished:
+        repository.load_index()  # what was written since it was opened is found by that only
     taken = {backup.metadata.name for backup in backups}
     added = 0
     for head in shown.new:
@@ -112,7 +114,7 @@ def _add(
             taken.add(name)
             body = build_backup(name, namespace, storage.metadata.name, head.snapshot, point.application.policy)
             try:
-                created = account.create(BACKUPS, body)
+                created = account.create(BACKUPS, body, namespace=namespace)
             except AlreadyExistsError:
                 continue  # somebody took the name just now
             _write_status(runtime, storage, created, point, head)

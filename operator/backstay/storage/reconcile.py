@@ -16,7 +16,7 @@ from backstay.kube.resource import NETWORK_POLICIES, STORAGES
 from backstay.kube.runtime import Runtime
 from backstay.repository import Repository, RepositoryError
 from backstay.storage import catalogue, readiness
-from backstay.storage.access import forget, open_repository
+from backstay.storage.access import forget, open_to_read
 from backstay.storage.errors import StorageError, explain
 from backstay.storage.network import build_network_policy
 from backstay.storage.probe import prove
@@ -80,7 +80,7 @@ def _look(runtime: Runtime, storage: BackupStorage, memory: _Memory) -> BackupSt
         elif not _is_ready(storage) or not _catalogue_due(memory, now):
             return storage.status
         else:
-            repository = open_repository(runtime, storage.metadata.namespace, storage.metadata.name, write=False)
+            repository = open_to_read(runtime, storage)
         return _catalogue(runtime, storage, repository, memory, now)
     except StorageError as error:
         return readiness.failed(storage, Refusal(error.reason, error.message), runtime.now())

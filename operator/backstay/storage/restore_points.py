@@ -162,7 +162,7 @@ def build_status(point: RestorePoint, snapshot: str, storage: str, generation: i
         point.outcome,
         message,
         observed_generation=generation,
-        last_transition_time=point.completion_time,
+        last_transition_time=point.completion_time.replace(microsecond=0),
     )
     return BackupStatus(
         conditions=(condition,),

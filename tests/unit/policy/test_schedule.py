@@ -73,7 +73,7 @@ def test_macros_are_what_cron_says_they_are(macro: str) -> None:
         ("0 0 * * * *", "UTC", "has 6 fields; it must have five"),
         ("daily", "UTC", "has 1 fields; it must have five"),
         ("@reboot", "UTC", "there is no such macro; use one of @hourly"),
-        ("0 0 30 2 *", "UTC", "day of month '30' is not possible"),
+        ("0 0 30 2 *", "UTC", "day 30 never comes in month 2"),
         ("0 0 * * *", "Europe/Atlantis", "timeZone 'Europe/Atlantis' is not a known time zone"),
         ("0 0 * * *", "../../etc/passwd", "is not a known time zone"),
         ("0 0 * * *", "Europe", "is not a known time zone"),

@@ -79,6 +79,11 @@ def pod(**spec: Any) -> Object:
     }
 
 
+def by_account(namespace: str) -> tuple[str, ...]:
+    """kubectl's words for what the operator does with the account's rights."""
+    return (f"--as=system:serviceaccount:{namespace}:backstay", f"--namespace={namespace}")
+
+
 @pytest.fixture
 def tenant(namespace: str) -> Tenant:
     """Somebody who may do anything with our four kinds, and nothing else."""
@@ -260,6 +265,31 @@ def test_naming_another_account_needs_the_right_to_act_as_it(tenant: Tenant) -> 
     tenant.grant("", ["serviceaccounts"], ["impersonate"], names=["robot"])
     for document in (named_policy, named_restore):
         kubectl(*APPLY, *tenant.act, document=document)
+
+
+def test_the_account_brings_back_what_an_application_had(namespace: str) -> None:
+    # The catalogue's Backups, and a policy that always named another account.
+    for document in (found_backup(), policy(suspend=True, serviceAccountName="robot"), storage()):
+        kubectl(*APPLY, *by_account(namespace), document=document)
+    assert "may not act as ServiceAccount robot" in refusal(
+        *APPLY, *by_account(namespace), document=restore(serviceAccountName="robot")
+    )
+
+
+def test_the_account_hands_on_no_right_that_it_lacks(namespace: str) -> None:
+    robot = f"--serviceaccount={namespace}:robot"
+
+    kubectl("create", "rolebinding", "robot", "--clusterrole=view", robot, "--dry-run=server", *by_account(namespace))
+    said = refusal(
+        "create",
+        "rolebinding",
+        "robot",
+        "--clusterrole=cluster-admin",
+        robot,
+        "--dry-run=server",
+        *by_account(namespace),
+    )
+    assert "attempting to grant RBAC permissions not currently held" in said
 
 
 def test_who_may_not_write_a_spec_may_still_label_and_delete(tenant: Tenant) -> None:

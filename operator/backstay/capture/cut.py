@@ -20,7 +20,7 @@ from backstay.api.names import RESTORE_POINT_FILE
 from backstay.api.policy import VolumeRule
 from backstay.api.restore_point import ApplicationIdentity, CapturedVolume
 from backstay.capture import closure, inventory, restore_point, stage
-from backstay.capture.outcome import bounded
+from backstay.capture.outcome import bounded, waiting_since
 from backstay.capture.selection import select
 from backstay.capture.skipped import storage_secrets
 from backstay.capture.temporaries import find_temporaries
@@ -36,6 +36,8 @@ Object = Mapping[str, Any]
 
 #: How long the storage driver may take to cut.
 DEADLINE = timedelta(minutes=10)
+#: How long a kind whose server or conversion webhook is down is waited for.
+LIST_PATIENCE = timedelta(minutes=2)
 _PARALLEL = 8
 
 UNQUIESCED = "read live while pods may have written to it, without hooks: its files may not belong to one moment"
@@ -119,7 +121,9 @@ def _create(work: Work, body: dict[str, Any]) -> None:
 def _save_resources(work: Work, cut_time: datetime) -> Step:
     """Read the application, save it in the repository without a snapshot, and note its tree in the status."""
     client, namespace, effective = work.runtime.client, work.namespace, work.effective
-    selection = select(work.reader, client.discover(), namespace, effective.selector)
+    since = waiting_since(work.status)
+    patient = since is None or work.now - since < LIST_PATIENCE
+    selection = select(work.reader, client.discover(), namespace, effective.selector, patient=patient)
     kept_back = storage_secrets(client.list(STORAGES, namespace))
     reason = closure.SELECTED if effective.selector else closure.IN_NAMESPACE
     whole = closure.complete(selection, work.reader, namespace, reason=reason, kept_back=kept_back)

@@ -33,11 +33,18 @@ class Selection:
     warnings: tuple[str, ...]
 
 
-def select(account: Client, resources: Iterable[Resource], namespace: str, selector: LabelSelector | None) -> Selection:
+def select(
+    account: Client,
+    resources: Iterable[Resource],
+    namespace: str,
+    selector: LabelSelector | None,
+    *,
+    patient: bool = True,
+) -> Selection:
     """List everything that the selector names (None: everything in the namespace), with the account's rights.
 
-    A kind that the account may not list is a warning, not a failure. Raises UnavailableError when the API server
-    cannot be asked.
+    A kind that the account may not list is a warning, not a failure. Raises UnavailableError when a kind cannot be
+    listed now; not being ``patient`` makes that a warning too, unless it is one of the API server's own kinds.
     """
     kinds = [resource for resource in resources if is_listed(resource) and "list" in resource.verbs]
     labels = selector_text(selector)
@@ -46,7 +53,7 @@ def select(account: Client, resources: Iterable[Resource], namespace: str, selec
     refused = sorted(r.title() for r, a in zip(kinds, answers, strict=True) if isinstance(a, ForbiddenError))
     broken = [(r, a) for r, a in zip(kinds, answers, strict=True) if isinstance(a, UnavailableError)]
     for resource, error in broken:
-        if resource.group in _OWN_GROUPS:
+        if patient or resource.group in _OWN_GROUPS:
             raise error
     warnings = [f"{resource.title()} objects were not captured: {error}" for resource, error in broken]
     if refused:

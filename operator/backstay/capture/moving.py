@@ -15,7 +15,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from backstay.api.backup import VolumeStatus
-from backstay.api.names import TAG_CLAIM, tag
 from backstay.api.restore_point import CapturedVolume, RestorePoint
 from backstay.capture import inventory, restore_point, stage
 from backstay.capture.cut import pod_security_of
@@ -195,12 +194,11 @@ class _Movers:
         namespace = work.runtime.client.find(NAMESPACES, work.namespace)
         storage = find_storage(work.runtime, work.namespace, work.effective.storage)
         access = mover_access(storage)
-        tags = [*work.tags, tag(TAG_CLAIM, described.claim_uid)]
         order = {
             "action": "backup",
             "repository": access.repository,
             "host": work.host,
-            "tags": tags,
+            "tags": work.tags,
             "volumes": [{"claim": volume.claim, "path": mount_path(0), "claimUid": described.claim_uid}],
         }
         body = build_mover_job(

@@ -126,10 +126,7 @@ def _plan(work: Work, policy: BackupPolicy) -> Step:
     try:
         view = inventory.view_namespace(reader, work.namespace, spec.selector)
     except ForbiddenError as error:
-        message = (
-            f"the application cannot be read as ServiceAccount {spec.service_account_name!r}: {error.message}; "
-            "give that account the rights, or name another in the policy's spec.serviceAccountName"
-        )
+        message = account_refused(spec.service_account_name, error.message)
         return Step(work.finishing(status, "AccountForbidden", message), 0.1)
     facts = inventory.facts_of(work.runtime.client, view, inventory.claims_of_application(view, spec.selector))
     classes = inventory.read_classes(work.runtime.client)
@@ -140,6 +137,18 @@ def _plan(work: Work, policy: BackupPolicy) -> Step:
         return Step(work.finishing(status, "VolumeNotReadable", message), 0.1)
     number = sum(volume.phase == stage.PENDING for volume in volumes)
     return Step(work.running(status, "Cutting", f"cutting {number} volumes and reading the resources"), 0.1)
+
+
+def account_refused(account: str, words: str) -> str:
+    """What is said when the application cannot be read as the account that the policy names."""
+    if "cannot impersonate" in words:
+        advice = "a cluster administrator allows its use by the chart's value serviceAccountNames"
+    else:
+        advice = "give that account the rights"
+    return (
+        f"the application cannot be read as ServiceAccount {account!r}: {words}; {advice}, "
+        "or name another in the policy's spec.serviceAccountName"
+    )
 
 
 def _find(found: dict[str, Any] | None, kind: Any) -> Any:

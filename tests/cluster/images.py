@@ -21,7 +21,7 @@ from typing import Final
 
 from tests.cluster import toolchain
 from tests.cluster.commands import run, say
-from tests.cluster.places import MACHINE, Places, held
+from tests.cluster.places import MACHINE, Places, making
 from tests.cluster.rootfs import debian_tar, unpacked
 
 BUSYBOX_REFERENCE: Final = "localhost/busybox:1"
@@ -61,8 +61,7 @@ class Layer:
 
     Attributes:
         key: names the content: equal keys, equal files.
-        fill: writes the files into an empty folder, which stands for `/`; called only where the cache lacks the key,
-            and while the image cache is locked: it must not build another image.
+        fill: writes the files into an empty folder, which stands for `/`; called only where the cache lacks the key.
     """
 
     key: str
@@ -108,21 +107,19 @@ def build_image(
         config: how its containers start.
         places: where the cache is.
     """
-    with held(places.cache / "images.lock"):
-        tars = [debian_tar(packages, commands, places)] if packages or commands else []
-        for layer in layers:
-            tars.append(_layer_tar(layer, places))
-        facts = [[tar.name for tar in tars], _config_fields(config)]
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-        bare, _, tag = name.partition(":")
-        reference = f"localhost/{bare}:{tag or digest}"
-        archive = places.cache / "images" / f"{bare}-{tag or 'hash'}-{digest}.tar"
-        if archive.exists():
-            archive.touch()
-        else:
+    tars = [debian_tar(packages, commands, places)] if packages or commands else []
+    tars += [_layer_tar(layer, places) for layer in layers]
+    facts = [[tar.name for tar in tars], _config_fields(config)]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    bare, _, tag = name.partition(":")
+    reference = f"localhost/{bare}:{tag or digest}"
+    archive = places.cache / "images" / f"{bare}-{tag or 'hash'}-{digest}.tar"
+    with making(archive) as missing:
+        if missing:
             _write_archive(archive, reference, tars, config)
-            _forget_old(places.cache / "images", f"{bare}-{tag or 'hash'}-")
-        return Image(reference, archive)
+            _forget_old(archive.parent, f"{bare}-{tag or 'hash'}-")
+    archive.touch()  # the ones used last are kept
+    return Image(reference, archive)
 
 
 def folder_layer(folder: Path, at: str = "/") -> Layer:
@@ -145,8 +142,7 @@ def folder_layer(folder: Path, at: str = "/") -> Layer:
 
 def debian_root(packages: Sequence[str], commands: Sequence[str] = (), places: Places = MACHINE) -> Path:
     """The unpacked root filesystem that an image of these packages starts from; read it, do not change it."""
-    with held(places.cache / "images.lock"):
-        return unpacked(debian_tar(packages, commands, places))
+    return unpacked(debian_tar(packages, commands, places))
 
 
 def busybox_image(places: Places) -> Image:
@@ -185,12 +181,16 @@ def _layer_tar(layer: Layer, places: Places) -> Path:
     """The layer as a tar, from the cache where its key is known."""
     name = hashlib.sha256(layer.key.encode()).hexdigest()[:16]
     tar = places.cache / "images" / "layers" / f"{name}.tar"
-    if tar.exists():
-        return tar
-    tar.parent.mkdir(parents=True, exist_ok=True)
-    folder = tar.with_name(f".{name}-{os.getpid()}")
+    with making(tar) as missing:
+        if missing:
+            _fill(layer, tar)
+    return tar
+
+
+def _fill(layer: Layer, tar: Path) -> None:
+    folder = tar.with_name(f".{tar.stem}-{os.getpid()}")
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     folder.chmod(0o755)
     try:
         layer.fill(folder)
@@ -201,7 +201,6 @@ def _layer_tar(layer: Layer, places: Places) -> Path:
         fresh.rename(tar)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return tar
 
 
 def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -82,3 +82,17 @@ def held(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         flock(file, LOCK_EX)
         yield
+
+
+@contextmanager
+def making(artifact: Path) -> Iterator[bool]:
+    """Enter the making of a cached file or folder; yields whether it is still to be made.
+
+    Whoever finds it there never waits, also while something else is being made for minutes. Of two who miss it one
+    makes it, and the other waits and then finds it. It must appear by rename, so that it is whole or absent.
+    """
+    if artifact.exists():
+        yield False
+        return
+    with held(artifact.with_name(f".{artifact.name}.lock")):
+        yield not artifact.exists()

@@ -19,7 +19,7 @@ from typing import Final
 from tests.cluster import toolchain, versions
 from tests.cluster.commands import run, say
 from tests.cluster.errors import ClusterError
-from tests.cluster.places import GO_MODULES, Places, held
+from tests.cluster.places import GO_MODULES, Places, making
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,11 @@ MODULES: Final = (
     GoModule("pause", (("pause", "."),), "seconds"),
 )
 
+SANITY: Final = GoModule(
+    "csi-sanity", (("csi-sanity", "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity"),), "1 minute"
+)
+"""The conformance test of CSI drivers: built for the test that runs it, not for a cluster."""
+
 _KUBERNETES_PROGRAMS: Final = (
     "kube-apiserver",
     "kube-controller-manager",
@@ -103,12 +108,23 @@ def build(kubernetes: str, places: Places) -> Programs:
         kubernetes: version of Kubernetes, such as `1.37.2`.
         places: where the cache is.
     """
-    paths: dict[str, Path] = {}
-    with held(places.cache / "build.lock"):
-        paths |= _build_kubernetes(kubernetes, places)
-        for module in MODULES:
-            paths |= _build_module(module, places)
+    paths = _build_kubernetes(kubernetes, places)
+    for module in MODULES:
+        paths |= build_one(module, places).paths
     return Programs(paths)
+
+
+def build_one(module: GoModule, places: Places) -> Programs:
+    """Build one module's programs, where the cache lacks them."""
+    source = GO_MODULES / module.name
+    digest = hashlib.sha256()
+    for file in sorted(source.glob("*")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    folder = places.cache / f"{module.name}-{digest.hexdigest()[:12]}"
+    with making(folder) as missing:
+        if missing:
+            _build_into(folder, source, module.programs, "-s -w", module.first_time, places)
+    return Programs({name: folder / "bin" / name for name, _ in module.programs})
 
 
 def module_folder(module: str, of: str, places: Places) -> Path:
@@ -127,27 +143,19 @@ def module_folder(module: str, of: str, places: Places) -> Path:
     return Path(folder)
 
 
-def _build_module(module: GoModule, places: Places) -> dict[str, Path]:
-    source = GO_MODULES / module.name
-    digest = hashlib.sha256()
-    for file in sorted(source.glob("*")):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    folder = places.cache / f"{module.name}-{digest.hexdigest()[:12]}"
-    return _build_into(folder, source, module.programs, "-s -w", module.first_time, places)
-
-
 def _build_kubernetes(version: str, places: Places) -> dict[str, Path]:
     if not re.fullmatch(r"1\.\d+\.\d+", version):
         raise ClusterError(f"Kubernetes version {version!r}: expected three numbers such as {versions.KUBERNETES}")
     folder = places.cache / f"kubernetes-{version}"
-    programs = tuple((name, f"k8s.io/kubernetes/cmd/{name}") for name in _KUBERNETES_PROGRAMS)
-    source = folder.with_name(f"{folder.name}-module")
-    if not (folder / "bin").exists():
-        _generate_kubernetes_module(version, source, places)
-    _, minor, _ = version.split(".")
-    stamps = {"gitVersion": f"v{version}", "gitMajor": "1", "gitMinor": minor, "gitTreeState": "clean"}
-    flags = ["-s -w"] + [f"-X k8s.io/component-base/version.{key}={value}" for key, value in stamps.items()]
-    return _build_into(folder, source, programs, " ".join(flags), "12 minutes", places)
+    with making(folder) as missing:
+        if missing:
+            source = folder.with_name(f"{folder.name}-module")
+            _generate_kubernetes_module(version, source, places)
+            stamps = {"gitVersion": f"v{version}", "gitMajor": "1", "gitMinor": version.split(".")[1]}
+            flags = ["-s -w"] + [f"-X k8s.io/component-base/version.{key}={value}" for key, value in stamps.items()]
+            programs = tuple((name, f"k8s.io/kubernetes/cmd/{name}") for name in _KUBERNETES_PROGRAMS)
+            _build_into(folder, source, programs, " ".join(flags), "12 minutes", places)
+    return {name: folder / "bin" / name for name in _KUBERNETES_PROGRAMS}
 
 
 def _generate_kubernetes_module(version: str, folder: Path, places: Places) -> None:
@@ -174,21 +182,18 @@ def _generate_kubernetes_module(version: str, folder: Path, places: Places) -> N
 
 def _build_into(
     folder: Path, source: Path, programs: tuple[tuple[str, str], ...], flags: str, first_time: str, places: Places
-) -> dict[str, Path]:
-    """Build all programs of a module, or none: the folder appears by rename, so it is whole or absent."""
-    done = folder / "bin"
-    if not done.exists():
-        go = toolchain.go(places)
-        fresh = folder / f".bin-{os.getpid()}"
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        say(f"building {folder.name}: {', '.join(name for name, _ in programs)} ({first_time} the first time)")
-        for name, package in programs:
-            start = time.monotonic()
-            run([go, "build", "-ldflags", flags, "-o", fresh / name, package], cwd=source, env=_environment())
-            say(f"  {name}: {time.monotonic() - start:.0f} s")
-        fresh.rename(done)
-    return {name: done / name for name, _ in programs}
+) -> None:
+    """Build all programs of a module into `folder`/bin, or none: the folder appears by rename."""
+    go = toolchain.go(places)
+    fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    (fresh / "bin").mkdir(parents=True)
+    say(f"building {folder.name}: {', '.join(name for name, _ in programs)} ({first_time} the first time)")
+    for name, package in programs:
+        start = time.monotonic()
+        run([go, "build", "-ldflags", flags, "-o", fresh / "bin" / name, package], cwd=source, env=_environment())
+        say(f"  {name}: {time.monotonic() - start:.0f} s")
+    fresh.rename(folder)
 
 
 def _environment() -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from tests.cluster import versions
 from tests.cluster.commands import run, say
-from tests.cluster.places import Places
+from tests.cluster.places import Places, making
 
 _UNWANTED: Final = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 _CLEANUP: Final = 'rm -rf "$1"/var/cache/* "$1"/var/log/* "$1"/usr/share/doc/* "$1"/var/lib/apt/lists/*'
@@ -29,11 +29,16 @@ def debian_tar(packages: Sequence[str], commands: Sequence[str], places: Places)
     facts = [versions.DEBIAN_SUITE, sorted(packages), list(commands), _UNWANTED]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     tar = places.cache / "images" / "debian" / f"{name}.tar"
-    if tar.exists():
-        return tar
+    with making(tar) as missing:
+        if missing:
+            _bootstrap(tar, packages, commands)
+    return tar
+
+
+def _bootstrap(tar: Path, packages: Sequence[str], commands: Sequence[str]) -> None:
     say(f"making a Debian root filesystem with {', '.join(packages)} (half a minute)")
     tar.parent.mkdir(parents=True, exist_ok=True)
-    fresh = tar.with_name(f".{name}-{os.getpid()}.tar")
+    fresh = tar.with_name(f".{tar.stem}-{os.getpid()}.tar")
     command: list[str | Path] = ["mmdebstrap", "--quiet", "--mode=root", "--variant=essential", "--format=tar"]
     command += [f"--include={','.join(packages)}"] if packages else []
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in _UNWANTED]
@@ -41,19 +46,19 @@ def debian_tar(packages: Sequence[str], commands: Sequence[str], places: Places)
     command += [f"--customize-hook={_CLEANUP}", versions.DEBIAN_SUITE, fresh, *_mirror()]
     run(command, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"})
     fresh.rename(tar)
-    return tar
 
 
 def unpacked(tar: Path) -> Path:
     """The folder that a root filesystem's tar unpacks to, beside it in the cache."""
     folder = tar.with_suffix("")
-    if not folder.exists():
-        fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        run(["tar", "-C", fresh, "-xpf", tar])
-        fresh.chmod(0o755)
-        fresh.rename(folder)
+    with making(folder) as missing:
+        if missing:
+            fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            run(["tar", "-C", fresh, "-xpf", tar])
+            fresh.chmod(0o755)
+            fresh.rename(folder)
     return folder
 
 

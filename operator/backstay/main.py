@@ -65,9 +65,29 @@ class Operator:
         self._failure: str = ""
 
     def run(self) -> int:
-        """Run until a signal comes, and give the exit status. Called in the main thread."""
+        """Run until `stop` is called or nothing works any more, and give the exit status.
+
+        kopf has a thread of its own, since its way of ending can take minutes; the end of this process must not.
+        """
         leader = threading.Thread(target=self._lead, name="leader", daemon=True)
+        watches = threading.Thread(target=self._watch, name="watches", daemon=True)
         leader.start()
+        watches.start()
+        self._stopped.wait()
+        leader.join(STOP_SECONDS / 3)
+        # A reconcile that still runs must not meet a successor at work: then the Lease has to run out by itself.
+        if self._queue.stop(STOP_SECONDS) and self._runtime is not None:
+            self._lease.release()
+        if self._failure:
+            logger.critical("the operator ends: %s", self._failure)
+        return 1 if self._failure else 0
+
+    def stop(self) -> None:
+        """End soon; what is under way may end first."""
+        self._stopped.set()
+
+    def _watch(self) -> None:
+        """Hear of changes for as long as the process runs, also while another one holds the Lease."""
         try:
             kopf.run(
                 registry=self._registry(),
@@ -79,18 +99,12 @@ class Operator:
                 liveness_endpoint=f"http://0.0.0.0:{self._settings.liveness_port}/healthz",
                 stop_flag=self._stopped,
             )
+            if not self._stopped.is_set():
+                self._failure = self._failure or "the watches have ended"
         except Exception as error:
             logger.exception("the watches cannot go on")
-            self._failure = self._failure or str(error)
-        finally:
-            self._stopped.set()
-            leader.join(STOP_SECONDS)
-            # A reconcile that still runs must not meet a successor at work: then the Lease has to run out by itself.
-            if self._queue.stop(STOP_SECONDS) and self._runtime is not None:
-                self._lease.release()
-        if self._failure:
-            logger.critical("the operator ends: %s", self._failure)
-        return 1 if self._failure else 0
+            self._failure = self._failure or f"the watches cannot go on: {error}"
+        self._stopped.set()
 
     def _lead(self) -> None:
         """Wait for the Lease, work as long as it is held, and list everything now and then."""
@@ -193,6 +207,7 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.posting.loggers = False
+    settings.process.ultimate_exiting_timeout = STOP_SECONDS
     # A watch that the server does not end by itself is renewed, in case the connection died without a word.
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
@@ -202,11 +217,12 @@ def _kopf_settings() -> kopf.OperatorSettings:
 
 
 def run(settings: Settings) -> int:
-    """Start the operator and give its exit status."""
-    # As the first process of a container, we get no default action for signals; kopf takes over soon after.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    """Start the operator and give its exit status. Called in the main thread."""
+    operator = Operator(settings, Client.connect())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: operator.stop())
     logger.info("operator %s starts", settings.identity)
-    status = Operator(settings, Client.connect()).run()
+    status = operator.run()
     logging.shutdown()
     # Not by way of the interpreter's end: a reconcile that did not stop in time must not go on meanwhile.
     os._exit(status)

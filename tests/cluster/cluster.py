@@ -203,7 +203,8 @@ class Cluster:
         run(["mount", "--make-shared", state])
         self.places.bin.mkdir()
         for name, path in {**built.paths, "weed": self._weed()}.items():
-            (self.places.bin / name).symlink_to(path)
+            if path.parent != built.cni_folder:  # on PATH its `bridge` would hide the system's
+                (self.places.bin / name).symlink_to(path)
 
     def _usable(self) -> bool:
         self._processes.require_alive()

@@ -70,12 +70,8 @@ MODULES: Final = (
     GoModule("helm", (("helm", "helm.sh/helm/v4/cmd/helm"),), "1 minute"),
     GoModule("csi-driver", (("csi-driver", "."),), "2 minutes"),
     GoModule("pause", (("pause", "."),), "seconds"),
+    GoModule("csi-sanity", (("csi-sanity", "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity"),), "1 minute"),
 )
-
-SANITY: Final = GoModule(
-    "csi-sanity", (("csi-sanity", "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity"),), "1 minute"
-)
-"""The conformance test of CSI drivers: built for the test that runs it, not for a cluster."""
 
 _KUBERNETES_PROGRAMS: Final = (
     "kube-apiserver",
@@ -110,11 +106,11 @@ def build(kubernetes: str, places: Places) -> Programs:
     """
     paths = _build_kubernetes(kubernetes, places)
     for module in MODULES:
-        paths |= build_one(module, places).paths
+        paths |= _build_module(module, places)
     return Programs(paths)
 
 
-def build_one(module: GoModule, places: Places) -> Programs:
+def _build_module(module: GoModule, places: Places) -> dict[str, Path]:
     """Build one module's programs, where the cache lacks them."""
     source = GO_MODULES / module.name
     digest = hashlib.sha256()
@@ -124,7 +120,7 @@ def build_one(module: GoModule, places: Places) -> Programs:
     with making(folder) as missing:
         if missing:
             _build_into(folder, source, module.programs, "-s -w", module.first_time, places)
-    return Programs({name: folder / "bin" / name for name, _ in module.programs})
+    return {name: folder / "bin" / name for name, _ in module.programs}
 
 
 def module_folder(module: str, of: str, places: Places) -> Path:

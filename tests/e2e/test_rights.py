@@ -402,6 +402,7 @@ def condition(kind: str, name: str, namespace: str, type_: str) -> Object | None
     return next((c for c in conditions if c["type"] == type_), None)
 
 
+@pytest.mark.usefixtures("operator")
 def test_a_namespace_that_is_not_enrolled_gets_a_clear_condition_and_nothing_of_it_is_read() -> None:
     with temporary_namespace("rights-closed", enrolled=False) as closed:
         for document in (storage(), policy(), backup(), restore()):
@@ -422,6 +423,7 @@ def test_a_namespace_that_is_not_enrolled_gets_a_clear_condition_and_nothing_of_
         assert not can(f"system:serviceaccount:{closed}:backstay", "get", "secrets", closed)
 
 
+@pytest.mark.usefixtures("operator")
 def test_enrolling_a_namespace_sets_the_work_going() -> None:
     with temporary_namespace("rights-opened", enrolled=False) as opened:
         kubectl("create", f"--namespace={opened}", "--filename=-", document=storage())
@@ -440,6 +442,7 @@ def test_enrolling_a_namespace_sets_the_work_going() -> None:
         assert can(f"system:serviceaccount:{opened}:backstay", "get", "secrets", opened)
 
 
+@pytest.mark.usefixtures("operator")
 def test_the_operator_runs_under_the_restricted_level_of_pod_security() -> None:
     level = "pod-security.kubernetes.io/enforce=restricted"
 

@@ -59,6 +59,9 @@ class Operator:
         self._runtime: Runtime | None = None
         self._lease = Lease(client, settings.namespace, settings.identity)
         self._queue = WorkQueue(self._reconcile, settings.workers)
+        # Workers of their own: an S3 server that does not answer holds one up for ten seconds, and whoever may write
+        # storages could so stop the backups of others.
+        self._storages = WorkQueue(self._reconcile, max(2, settings.workers // 2), name="storage")
         self._freshness = Freshness()
         self._stopped = threading.Event()
         self._resynced = time.monotonic()
@@ -76,7 +79,9 @@ class Operator:
         self._stopped.wait()
         leader.join(STOP_SECONDS / 3)
         # A reconcile that still runs must not meet a successor at work: then the Lease has to run out by itself.
-        if self._queue.stop(STOP_SECONDS) and self._runtime is not None:
+        deadline = time.monotonic() + STOP_SECONDS
+        ended = [queue.stop(max(0.0, deadline - time.monotonic())) for queue in (self._queue, self._storages)]
+        if all(ended) and self._runtime is not None:
             self._lease.release()
         if self._failure:
             logger.critical("the operator ends: %s", self._failure)
@@ -116,6 +121,7 @@ class Operator:
                 self._client, self._settings, read_cluster_id(self._client), leading=self._lease.leading
             )
             self._queue.start()
+            self._storages.start()
             while not self._stopped.is_set():
                 self._resync()
                 self._stopped.wait(RESYNC_SECONDS)
@@ -138,7 +144,7 @@ class Operator:
                 continue
             self._freshness.listed(resource.kind, objects, now)
             for obj in objects:
-                self._queue.add(Key(resource.kind, obj["metadata"]["namespace"], obj["metadata"]["name"]))
+                self._add(Key(resource.kind, obj["metadata"]["namespace"], obj["metadata"]["name"]))
         self._resynced = time.monotonic()
 
     def _reconcile(self, key: Key) -> float | None:
@@ -150,11 +156,14 @@ class Operator:
         reconcile = next(reconcile for resource, reconcile in KINDS.items() if resource.kind == key.kind)
         return reconcile(self._runtime, key.namespace, key.name)
 
+    def _add(self, key: Key, *, after: float = 0.0) -> None:
+        (self._storages if key.kind == STORAGES.kind else self._queue).add_after(key, after)
+
     def _enrol(self, namespace: str) -> None:
         """A namespace changed: its storages and policies may be enrolled now, or no longer."""
         for resource in (STORAGES, POLICIES):
             for obj in self._client.list(resource, namespace):
-                self._queue.add(Key(resource.kind, namespace, obj["metadata"]["name"]))
+                self._add(Key(resource.kind, namespace, obj["metadata"]["name"]))
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -169,15 +178,15 @@ class Operator:
         obj = event["object"]
         metadata = obj["metadata"]
         self._freshness.delivered(obj, deleted=event["type"] == "DELETED")
-        self._queue.add(Key(obj["kind"], metadata["namespace"], metadata["name"]))
+        self._add(Key(obj["kind"], metadata["namespace"], metadata["name"]))
         policy = ((obj.get("spec") or {}).get("capture") or {}).get("policy")
         if obj["kind"] == BACKUPS.kind and policy:
-            self._queue.add_after(Key(POLICIES.kind, metadata["namespace"], policy), POLICY_PAUSE)
+            self._add(Key(POLICIES.kind, metadata["namespace"], policy), after=POLICY_PAUSE)
 
     async def _on_namespace(self, event: Any, **_: Any) -> None:
         # The namespaces that are there at the start need no look of their own: the first resync covers them.
         if event["type"] == "MODIFIED":
-            self._queue.add(Key(NAMESPACES.kind, "", event["object"]["metadata"]["name"]))
+            self._add(Key(NAMESPACES.kind, "", event["object"]["metadata"]["name"]))
 
     async def _on_probe(self, **_: Any) -> str:
         """An error here makes the liveness endpoint answer with status 500, so that the kubelet starts us anew."""

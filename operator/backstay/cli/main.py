@@ -37,10 +37,10 @@ def operator(log_level: str) -> None:
     configure(log_level.upper())
     # Imported here: the other commands need not wait for the operator's libraries.
     from backstay.kube.runtime import InvalidSettingError, Settings
+    from backstay.kube.transport import NoClusterError
     from backstay.main import run
 
     try:
-        settings = Settings.from_environment()
-    except InvalidSettingError as error:
+        sys.exit(run(Settings.from_environment()))
+    except (InvalidSettingError, NoClusterError) as error:
         raise click.ClickException(str(error)) from error
-    sys.exit(run(settings))

@@ -40,6 +40,10 @@ _IDEMPOTENT = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 _NOT_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 
 
+class NoClusterError(Exception):
+    """Nothing says where the API server is; the text tells what to set."""
+
+
 @dataclass(frozen=True)
 class Transport:
     """Calls to one API server. Thread-safe; copies made by `limited_to` share the connections."""
@@ -54,13 +58,19 @@ class Transport:
     def connect(cls) -> Transport:
         """With the pod's service account, or outside of a cluster with KUBECONFIG or ``~/.kube/config``.
 
-        Raises kubernetes.config.ConfigException when there is neither.
+        Raises NoClusterError when there is neither.
         """
         configuration = Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except config.ConfigException:
-            config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            try:
+                config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            except config.ConfigException as error:
+                raise NoClusterError(
+                    f"no way to the API server: no service account of a pod, and no usable kubeconfig ({error}); set "
+                    "KUBECONFIG"
+                ) from error
         return cls.configured(configuration)
 
     @classmethod

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from backstay.kube.errors import ConflictError, UnavailableError
+from backstay.kube.lease import LostLeaseError
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class WorkQueue:
         reconcile: Callable[[Key], float | None],
         workers: int = 8,
         clock: Callable[[], float] = time.monotonic,
+        name: str = "worker",
     ) -> None:
         self._reconcile = reconcile
         self._clock = clock
@@ -57,7 +59,7 @@ class WorkQueue:
         self._running: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._stopping = False
-        self._threads = [threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(workers)]
+        self._threads = [threading.Thread(target=self._work, name=f"{name}-{n}", daemon=True) for n in range(workers)]
 
     def add(self, key: Key) -> None:
         """Look at the object as soon as possible."""
@@ -127,6 +129,9 @@ class WorkQueue:
         except ConflictError as error:
             logger.debug("%s: %s", key, error)
             again = CONFLICT_PAUSE
+        except LostLeaseError as error:
+            logger.warning("%s: put off: %s", key, error)
+            again = FIRST_BACKOFF
         except UnavailableError as error:
             again = self._backoff(key)
             logger.warning("%s: %s; next try in %.0f s", key, error, again)

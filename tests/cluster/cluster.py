@@ -47,7 +47,7 @@ class Cluster:
     def __init__(self, places: Places = MACHINE) -> None:
         self.places = places
         self.s3 = ObjectStore(places)
-        self._processes = Processes(places)
+        self.processes = Processes(places)
         self._credentials = Credentials(places)
 
     def up(self, version: str = versions.KUBERNETES) -> None:
@@ -105,7 +105,7 @@ class Cluster:
         """Look at what there is; changes nothing."""
         if not leftovers.exist(self.places):
             return Status(State.ABSENT)
-        recorded = self._processes.all()
+        recorded = self.processes.all()
         if not any(process.alive for process in recorded):
             return Status(State.DEAD, problems=("none of its programs runs",))
         problems = [f"{process.name} has ended" for process in recorded if not process.alive]
@@ -176,7 +176,7 @@ class Cluster:
         self._make_state_folder(built)
         network.create()
         self._credentials.create()
-        processes, credentials, places = self._processes, self._credentials, self.places
+        processes, credentials, places = self.processes, self._credentials, self.places
         self.s3.start(processes, self._weed())
         controlplane.start_apiserver(processes, built, credentials, places)
         node.start_containerd(processes, built, places)
@@ -207,7 +207,7 @@ class Cluster:
                 (self.places.bin / name).symlink_to(path)
 
     def _usable(self) -> bool:
-        self._processes.require_alive()
+        self.processes.require_alive()
         try:
             drivers = self.kubectl("get", "csinode", NODE_NAME, "-o", "jsonpath={.spec.drivers[*].name}")
             self.kubectl("get", "serviceaccount", "default", "-n", "default")

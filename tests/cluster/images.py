@@ -27,7 +27,7 @@ from tests.cluster.rootfs import debian_tar, unpacked
 BUSYBOX_REFERENCE: Final = "localhost/busybox:1"
 PAUSE_REFERENCE: Final = "localhost/pause:1"
 
-_KEPT_ARCHIVES: Final = 3
+_KEPT_ARCHIVES: Final = 6
 """Archives of one name that stay in the cache; each holds a whole root filesystem."""
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

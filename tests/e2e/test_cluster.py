@@ -109,9 +109,9 @@ def snapshot(cluster: Cluster, namespace: str, name: str, of: str) -> None:
 
 
 def test_a_second_up_reuses_the_healthy_cluster(cluster: Cluster) -> None:
-    before = {process.name: process.pid for process in cluster._processes.all()}
+    before = {process.name: process.pid for process in cluster.processes.all()}
     cluster.up()
-    assert {process.name: process.pid for process in cluster._processes.all()} == before
+    assert {process.name: process.pid for process in cluster.processes.all()} == before
     assert cluster.status().state is State.HEALTHY
 
 

@@ -181,9 +181,19 @@ def test_a_config_comes_back_as_it_was() -> None:
 def test_a_snapshot_comes_back_as_it_was() -> None:
     time = datetime(2026, 11, 24, 2, 0, 0, 123456, tzinfo=UTC)
     written = Snapshot(
-        time=time, tree="cd" * 32, paths=("/ümläut",), hostname="c/n", username="u", tags=("a=b", 'q"'),
-        parent="ef" * 32, original="01" * 32, uid=1, gid=2, program_version="p", summary=Summary(time, time, files_new=3, data_added=4),
-    )  # fmt: skip
+        time=time,
+        tree="cd" * 32,
+        paths=("/ümläut",),
+        hostname="c/n",
+        username="u",
+        tags=("a=b", 'q"'),
+        parent="ef" * 32,
+        original="01" * 32,
+        uid=1,
+        gid=2,
+        program_version="p",
+        summary=Summary(time, time, files_new=3, data_added=4),
+    )
 
     assert snapshot.decode(snapshot.encode(written), "x") == written.with_id("x")
 

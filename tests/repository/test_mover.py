@@ -327,7 +327,7 @@ def test_without_privilege_owners_and_devices_cost_one_warning_each(
     messages = as_user(1000, lambda: [warning.message for warning in repository.restore(tree, str(target)).warnings])
 
     assert sorted(message.split(" because")[0].split(" ", 1)[1] for message in messages) == [
-        "device nodes or special files could not be made without privilege",
+        "device nodes could not be made without privilege",
         "entries keep the mover's user or group,",
     ]
     restored, wanted = describe(target / "data-db-0"), describe(source)

@@ -214,6 +214,19 @@ def test_a_parent_whose_blob_is_in_no_index_is_not_trusted(
     assert archive.added_bytes > 0
 
 
+def test_the_file_systems_own_directory_is_left_out_when_it_holds_nothing(
+    repository: Repository, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    (source / "lost+found").mkdir(parents=True)
+    (source / "sub" / "lost+found").mkdir(parents=True)
+
+    snapshot, archive = backup(repository, source)
+
+    assert archive.warning_count == 0
+    assert [path for path, _ in repository.walk(snapshot.tree)] == ["data", "data/sub", "data/sub/lost+found"]
+
+
 def test_what_cannot_be_stored_is_reported(repository: Repository, tmp_path: Path) -> None:
     import socket
 

@@ -24,6 +24,7 @@ from backstay.repository import rfc3339, tree
 from backstay.repository.blob import BlobType
 from backstay.repository.chunker import MIN_SIZE, Chunker
 from backstay.repository.errors import Corrupted, SourceError
+from backstay.repository.metadata import SELINUX
 from backstay.repository.reader import Reader
 from backstay.repository.snapshot import Snapshot
 from backstay.repository.tree import NodeJSON
@@ -265,6 +266,8 @@ class Archiver:
     ) -> _Directory | None:
         name = tree.name_text(entry.name)
         before = directory.before.get(tree.quote(name)) if directory.before else None
+        if entry.name == b"lost+found" and directory.path == self._root and _empty_or_closed(entry.path):
+            return None  # the file system's own, which most movers may not even list
         try:
             return self._enter(entry.path, entry.name, status, before.subtree if before else None)
         except FileNotFoundError:
@@ -418,7 +421,9 @@ class Archiver:
             names = os.listxattr(path, follow_symlinks=False)
             if not names:
                 return ""
-            found = [(name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(names)]
+            found = [
+                (name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(names) if name != SELINUX
+            ]
         except OSError as error:
             if error.errno == 95:  # EOPNOTSUPP: this file system has none
                 self._xattrs = False
@@ -447,6 +452,13 @@ class Archiver:
         if len(self._warnings) < WARNINGS:
             shown = path.removeprefix(self._root).decode("utf-8", "replace")
             self._warnings.append(Warning(shown or "/", message))
+
+
+def _empty_or_closed(path: bytes) -> bool:
+    try:
+        return not os.listdir(path)
+    except PermissionError:
+        return True
 
 
 def _name(entry: os.DirEntry[bytes]) -> bytes:

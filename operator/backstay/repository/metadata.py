@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 
 from backstay.repository.tree import Node
 
+SELINUX = "security.selinux"  # the label is the mount's and the node's to give, not the data's
+
 _MESSAGES = {
     "owner": "entries keep the mover's user or group, because it may not change owners; they were meant for",
     "mode": "entries could not be given their mode",
     "time": "entries could not be given their modification time",
     "xattr": "entries lack an extended attribute that could not be set:",
-    "device": "device nodes or special files could not be made without privilege",
+    "device": "device nodes could not be made without privilege",
 }
 
 
@@ -62,6 +64,8 @@ def apply(descriptor: int | None, path: bytes, node: Node, losses: Losses) -> No
     status = os.lstat(path) if descriptor is None else os.fstat(descriptor)
     _apply_owner(descriptor, path, node, status, losses)
     for name, value in node.xattrs:
+        if name == SELINUX:
+            continue
         try:
             if descriptor is None:
                 os.setxattr(path, name, value, follow_symlinks=False)

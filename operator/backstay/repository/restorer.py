@@ -206,6 +206,8 @@ class Restorer:
                 self._warn(path, f"a {node.type}, which cannot be restored")
                 return
         except PermissionError:
+            if node.type not in ("dev", "chardev"):
+                raise
             self._losses.add("device", path)
             return
         except ValueError as error:

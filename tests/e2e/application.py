@@ -34,7 +34,7 @@ trap exit TERM; while :; do sleep 1; done
 
 #: Content, names, modes, owners and link targets of the volume as one text.
 FINGERPRINT = r"""
-cd /data && find . -type f ! -path ./lost+found | sort | xargs -d '\n' md5sum
+cd /data && find . ! -path './lost+found*' -type f -exec md5sum {} + | sort
 find . ! -path './lost+found*' -type l -exec sh -c 'echo "$1 -> $(readlink "$1")"' - {} \;
 find . ! -path './lost+found*' ! -path . -exec stat -c '%n %a %u %h %Y' {} \; | grep -v ' -> ' | sort
 """
@@ -142,6 +142,8 @@ def _pod(tier: str, script: str, volumes: list[Object], mounts: list[Object]) ->
         "runAsUser": USER,
         "runAsGroup": USER,
         "fsGroup": USER,
+        # Otherwise the kubelet lets the group write every file each time that a pod starts.
+        "fsGroupChangePolicy": "OnRootMismatch",
         "runAsNonRoot": True,
         "seccompProfile": {"type": "RuntimeDefault"},
     }

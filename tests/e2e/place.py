@@ -87,7 +87,8 @@ class Place:
     def completed(self, kind: str, name: str, *, seconds: float = 90) -> Object:
         """A Backup or Restore that must end as Completed."""
         found = self.ended(kind, name, seconds=seconds)
-        assert phase(found) == "Completed", f"{phase(found)}: {message(found)}\n{self._story(kind, name)}"
+        told = f"{phase(found)}: {message(found)}\n{json.dumps(found['status'], indent=1)}"
+        assert phase(found) == "Completed", f"{told}\n{self._story(kind, name)}"
         return found
 
     def failed(self, kind: str, name: str, *, seconds: float = 90) -> str:

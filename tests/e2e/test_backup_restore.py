@@ -56,9 +56,11 @@ def protected(operator: None, s3: Any) -> Iterator[Protected]:
     place = Place.make("shop", labels=("pod-security.kubernetes.io/enforce=restricted",))
     bucket = f"test-{place.name}"
     s3.create_bucket(Bucket=bucket)
-    yield Protected(place, bucket)
-    place.destroy()
-    remove_bucket(s3, bucket)
+    try:
+        yield Protected(place, bucket)
+    finally:
+        place.destroy()
+        remove_bucket(s3, bucket)
 
 
 def test_a_backup_tells_what_it_holds_and_leaves_nothing_behind(protected: Protected) -> None:

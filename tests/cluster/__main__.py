@@ -57,7 +57,7 @@ def _install(cluster: Cluster, _: argparse.Namespace) -> int:
 
 
 def _build(cluster: Cluster, arguments: argparse.Namespace) -> int:
-    cluster.build(arguments.version)
+    cluster.build(arguments.version or versions.KUBERNETES)
     return 0
 
 
@@ -85,9 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         ("up", _up, "make the cluster run; reuse a healthy one"),
         ("build", _build, "build the programs and images only"),
     ):
-        add(name, action, text).add_argument(
-            "--version", default=versions.KUBERNETES, help="of Kubernetes (%(default)s)"
-        )
+        add(name, action, text).add_argument("--version", help=f"of Kubernetes ({versions.KUBERNETES})")
     add("down", _down, "stop the cluster and remove all that is left of it")
     add("status", _status, "say how it is; exit code 0: healthy, 1: broken, 3: absent")
     run = add("exec", _exec, "run a command in the cluster's network, with kubectl and helm set up")

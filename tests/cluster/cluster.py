@@ -50,17 +50,18 @@ class Cluster:
         self.processes = Processes(places)
         self._credentials = Credentials(places)
 
-    def up(self, version: str = versions.KUBERNETES) -> None:
+    def up(self, version: str | None = None) -> None:
         """Make the cluster run: build what is missing, reuse a healthy one, replace a dead one.
 
         Args:
-            version: of Kubernetes.
+            version: of Kubernetes; where None, that of the cluster that is up, else the pinned one.
 
         Raises:
             ClusterError: one is there that is neither healthy nor dead, or of another version; or the start fails.
         """
         toolchain.require_root()
         toolchain.ensure_packages()
+        version = version or self.status().version or versions.KUBERNETES
         built = self.build(version)
         with held(self.places.lock):
             found = self.status()

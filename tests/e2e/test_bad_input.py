@@ -62,9 +62,9 @@ def variant(storage: Object, name: str, **change: Any) -> Object:
     [
         ("no-password", "SecretNotFound", "/absent does not exist; create it with key 'password'"),
         ("wrong-password", "WrongPassword", "wrong-password"),
-        ("no-bucket", "BucketNotFound", "create bucket 'no-such-bucket'"),
+        ("no-bucket", "BucketNotFound", "there is no such bucket"),
         ("wrong-keys", "AccessDenied", "/wrong-keys"),
-        ("unreachable", "Unreachable", "check spec.s3.endpoint"),
+        ("unreachable", "Unreachable", "spec.s3.endpoint"),
     ],
 )
 def test_a_storage_that_cannot_be_used_says_what_to_correct(place: Place, name: str, reason: str, words: str) -> None:
@@ -108,7 +108,7 @@ def test_a_policy_that_cannot_run_says_why(place: Place, name: str, spec: Object
 
 def test_a_backup_of_a_policy_without_storage_fails(place: Place) -> None:
     place.apply(policy("nowhere", storage={"name": "absent"}), backup("nowhere", "nowhere"), backup("orphan", "absent"))
-    assert "BackupStorage 'absent' does not exist" in place.failed("backup", "nowhere", seconds=30)
+    assert "BackupStorage 'absent', which does not exist" in place.failed("backup", "nowhere", seconds=30)
     assert "absent" in place.failed("backup", "orphan", seconds=30)
 
 

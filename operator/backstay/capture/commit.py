@@ -62,7 +62,8 @@ def _write(work: Work, repository: Repository, committing: str) -> str:
         work.runtime.leading()
         return writer.commit(
             Snapshot(
-                time=cut_time,
+                # Later than its volumes' snapshots, for restic's `latest` to be the restore point; the cut is inside.
+                time=work.now,
                 tree=tree,
                 paths=(f"/{RESOURCES_DIRECTORY}",),
                 hostname=work.host,

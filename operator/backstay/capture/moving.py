@@ -264,7 +264,8 @@ def with_state(volume: VolumeStatus, state: MoverState) -> VolumeStatus:
 def _class_for(described: CapturedVolume, snapshot: Object, classes: Classes) -> str | None:
     """The storage class of the temporary claim, by the source's class and the driver that cut the snapshot."""
     name = snapshot["spec"].get("volumeSnapshotClassName")
-    driver = next((c.driver for c in classes.snapshot if c.name == name), "")
+    provisioner = next((c.provisioner for c in classes.storage if c.name == described.storage_class), "")
+    driver = next((c.driver for c in classes.snapshot if c.name == name), provisioner)
     return temporary_class(described.storage_class, driver, classes.storage)
 
 

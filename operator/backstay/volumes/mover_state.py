@@ -22,6 +22,8 @@ PENDING, RUNNING, SUCCEEDED, FAILED = "pending", "running", "succeeded", "failed
 
 #: How long a mover may wait for a node, its image or its volumes.
 PENDING_DEADLINE = timedelta(minutes=5)
+#: For how long the ordinary remarks of a pod's first seconds (a volume is not bound yet) are not worth repeating.
+_QUIET = timedelta(seconds=10)
 
 #: Event reasons that tell why a pod, its Job or its claim does not come forward.
 _TELLING_EVENTS = frozenset(
@@ -112,11 +114,16 @@ def mover_state(
         # A pod that has ended is still "running" here until the Job has made up its mind about a retry.
         return MoverState(RUNNING, progress_of(log_tail))
     reason, message = _why_pending(newest, events)
+    if newest is None and "violates PodSecurity" in message:
+        # No patience helps here, and the words say which field the namespace's level refuses.
+        return MoverState(FAILED, reason="PodSecurity", message=f"the mover's pod is refused: {message}")
     since = _time((newest or job)["metadata"].get("creationTimestamp"))
     if since is not None and now - since > pending_deadline:
         minutes = int(pending_deadline.total_seconds() // 60)
         what = f"the mover's pod did not start within {minutes} minutes"
         return MoverState(FAILED, reason=reason or "MoverNotStarted", message=f"{what}: {message}" if message else what)
+    if since is not None and now - since < _QUIET:
+        return MoverState(PENDING)
     return MoverState(PENDING, reason=reason, message=message)
 
 

@@ -98,7 +98,7 @@ UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedul
             "FailedMount",
             "secret is missing",
         ),
-        ([], [event("FailedCreate", "violates PodSecurity")], "FailedCreate", "violates PodSecurity"),
+        ([], [event("FailedCreate", "exceeded quota")], "FailedCreate", "exceeded quota"),
         ([], [], "MoverNotStarted", "did not start within 5 minutes"),
     ],
 )
@@ -110,6 +110,19 @@ def test_a_pod_that_cannot_start_waits_with_its_real_reason_and_then_fails(pods,
     assert words in late.message
     if events:
         assert words in soon.message
+
+
+def test_a_pod_that_the_namespace_refuses_for_good_fails_at_once():
+    refused = event("FailedCreate", 'pods "x" is forbidden: violates PodSecurity "restricted:latest"')
+
+    state = mover_state(job(), [], [refused], now=SOON)
+
+    assert (state.phase, state.reason) == ("failed", "PodSecurity")
+    assert "restricted:latest" in state.message
+
+
+def test_the_remarks_of_the_first_seconds_are_not_repeated():
+    assert mover_state(job(), [pod(conditions=[UNSCHEDULABLE])], now=START + timedelta(seconds=3)).message == ""
 
 
 def test_a_running_pod_tells_its_newest_progress_even_when_the_log_is_cut():

@@ -14,7 +14,7 @@ from tests.cluster.cluster import Cluster
 from tests.demo import bucket, image, shop, stock_restic
 from tests.demo.bucket import Bucket
 from tests.demo.errors import DemoError
-from tests.demo.proof import Protected, customers, prove_bucket, prove_shop, testimony
+from tests.demo.proof import Protected, customers, judged, prove_bucket, prove_shop, testimony
 from tests.demo.protection import (
     PASSWORD,
     make_secrets,
@@ -67,9 +67,9 @@ def prepare(story: Story) -> None:
 
 def on_host(story: Story, *arguments: str) -> None:
     """Run one command of the test cluster; its own output tells the progress."""
-    story.command(f"python -m tests.cluster {' '.join(arguments)}")
+    story.command(f"python3 -m tests.cluster {' '.join(arguments)}")
     if subprocess.run([*CLUSTER, *arguments], check=False).returncode:
-        raise DemoError(f"`python -m tests.cluster {arguments[0]}` failed: its message is above")
+        raise DemoError(f"`python3 -m tests.cluster {arguments[0]}` failed: its message is above")
 
 
 def reader_credentials() -> dict[str, str]:
@@ -82,7 +82,6 @@ def tell(story: Story) -> None:
     """Everything that happens in the cluster."""
     clean_up(story)
     deploy(story)
-    protect(story)
     protected = back_up(story)
     destroy(story, protected)
     bring_back(story, protected)
@@ -111,20 +110,12 @@ def deploy(story: Story) -> None:
             raise DemoError(f"the shop should open with {shop.FIRST_ORDERS} orders and has {answer.count}")
 
 
-def protect(story: Story) -> None:
-    """Backups are switched on: two Secrets, a storage, a policy."""
-    with story.step("The shop is protected: a bucket, a password, and a policy that names the shop by its label"):
-        make_secrets(story, SHOP)
-        make_storage(story, SHOP, "tests/demo/backup/storage.yaml")
-        show(story, "cat tests/demo/backup/policy.yaml")
-        show(story, f"kubectl -n {SHOP} apply -f tests/demo/backup/policy.yaml")
-
-
 def back_up(story: Story) -> Protected:
-    """The schedule's Backup under a shop that sells; then what must be in it, by the customers' record."""
+    """A policy is applied and its schedule comes due, all under a shop that sells; then what must be in the Backup."""
     with tempfile.TemporaryDirectory(prefix="backstay-demo-") as folder:
         record = Path(folder) / "orders"
         with customers(SHOP, record):
+            protect(story)
             with story.step("Customers keep ordering until the schedule comes due"):
                 name = wait_scheduled(story, SHOP, "shop")
                 suspend = """'{"spec":{"suspend":true}}'"""
@@ -134,8 +125,18 @@ def back_up(story: Story) -> Protected:
             with story.step(f"Backup {name}, while they go on ordering"):
                 backup = watch_backup(story, SHOP, name)
                 show(story, f"kubectl -n {SHOP} get backup {name} -o wide")
+                wait("orders from after the cut", lambda: judged(backup, record).cannot_be_there, seconds=30)
         with story.step("What must be in it, by the record that the customers kept outside of the cluster"):
             return testimony(story, SHOP, backup, record)
+
+
+def protect(story: Story) -> None:
+    """Backups are switched on: two Secrets, a storage, a policy."""
+    with story.step("The shop is protected: a bucket, a password, and a policy that names the shop by its label"):
+        make_secrets(story, SHOP)
+        make_storage(story, SHOP, "tests/demo/backup/storage.yaml")
+        show(story, "cat tests/demo/backup/policy.yaml")
+        show(story, f"kubectl -n {SHOP} apply -f tests/demo/backup/policy.yaml")
 
 
 def destroy(story: Story, protected: Protected) -> None:
@@ -210,7 +211,7 @@ def finish(story: Story, protected: Protected) -> None:
     print(
         f"""
 Next
-  python -m tests.cluster exec -- bash      a shell in the cluster's network, with kubectl; in it:
+  python3 -m tests.cluster exec -- bash     a shell in the cluster's network, with kubectl; in it:
     kubectl get bp,bk,rs,bst -A             policies, Backups, Restores and storages
     kubectl -n {SHOP} describe restore shop   what was done, with events
     kubectl -n {SHOP} patch bp shop --type=merge -p '{{"spec":{{"suspend":false}}}}'   back up every minute again
@@ -229,8 +230,8 @@ def fail(story: Story, error: DemoError) -> None:
     print(
         """
 Where to look
-  python -m tests.cluster exec -- kubectl -n backstay-system logs deployment/backstay-operator   the operator's log
-  python -m tests.cluster status                                                        processes and their logs
+  python3 -m tests.cluster exec -- kubectl -n backstay-system logs deployment/backstay-operator   the operator's log
+  python3 -m tests.cluster status                                                        processes and their logs
 The cluster is still up; `make demo` begins anew, `make cluster-down` removes it.""",
         file=sys.stderr,
     )

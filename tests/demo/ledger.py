@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 MARGIN = 1.0
 """Seconds on either side of the cut's second about which nothing is claimed: a VolumeSnapshot's creationTime is cut
@@ -40,6 +41,11 @@ def read(lines: Iterable[str]) -> list[Order]:
         if line.endswith("\n") and len(words) == 3:
             orders.append(Order(int(words[0]), float(words[1]), float(words[2])))
     return orders
+
+
+def load(record: Path) -> list[Order]:
+    """The record as it stands in its file."""
+    return read(record.read_text().splitlines(keepends=True))
 
 
 def judge(orders: Iterable[Order], cut: float) -> Verdict:

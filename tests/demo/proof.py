@@ -17,6 +17,9 @@ from tests.demo.errors import DemoError
 from tests.demo.story import Story
 from tests.demo.terminal import wait
 
+FIRST_RECORDED = 100
+"""Orders that are confirmed before anything else happens: two seconds and more."""
+
 
 @dataclass(frozen=True)
 class Protected:
@@ -30,7 +33,7 @@ class Protected:
 
 @contextmanager
 def customers(namespace: str, record: Path) -> Iterator[None]:
-    """Orders are placed, and recorded outside of the cluster, while the body runs.
+    """Orders are placed, and recorded outside of the cluster, while the body runs; it begins after some dozens.
 
     Raises:
         DemoError: none could be placed, or they stopped before the body did.
@@ -40,7 +43,8 @@ def customers(namespace: str, record: Path) -> Iterator[None]:
     with log.open("w") as errors:
         writer = Popen([executable, "-m", "tests.demo.writer", shop.address(namespace), str(record)], stderr=errors)
         try:
-            wait("the first confirmed order", lambda: record.stat().st_size > 0, seconds=30)
+            # So many that some precede the cut by the ledger's margin, however soon that comes.
+            wait("the first confirmed orders", lambda: len(ledger.load(record)) >= FIRST_RECORDED, seconds=60)
             yield
             if writer.poll() is not None:
                 raise DemoError("the customers stopped ordering", log.read_text())
@@ -49,14 +53,23 @@ def customers(namespace: str, record: Path) -> Iterator[None]:
             writer.wait(timeout=10)
 
 
+def judged(backup: dict[str, Any], record: Path) -> ledger.Verdict:
+    """The customers' record, held against the moment of the Backup's cut."""
+    return ledger.judge(ledger.load(record), cut_of(backup).timestamp())
+
+
+def cut_of(backup: dict[str, Any]) -> datetime:
+    """The moment that the Backup says its volumes were cut at, in whole seconds."""
+    return datetime.fromisoformat(backup["status"]["cutTime"])
+
+
 def testimony(story: Story, namespace: str, backup: dict[str, Any], record: Path) -> Protected:
     """Compare the customers' record with the Backup's cut, and keep what the shop itself says about those orders.
 
     Raises:
         DemoError: the record proves nothing, or contradicts the shop.
     """
-    cut = datetime.fromisoformat(backup["status"]["cutTime"])
-    verdict = ledger.judge(ledger.read(record.read_text().splitlines(keepends=True)), cut.timestamp())
+    cut, verdict = cut_of(backup), judged(backup, record)
     if not verdict.must_be_there or not verdict.cannot_be_there:
         raise DemoError(f"no order was placed on one side of the cut at {cut}: nothing would be proven")
     answer = shop.ask(namespace, verdict.last)

@@ -68,13 +68,13 @@ def wait_scheduled(story: Story, namespace: str, policy: str) -> str:
     if due:
         seconds = (datetime.fromisoformat(due) - datetime.now(UTC)).total_seconds()
         story.say(f"the next slot is at {due}, in {max(0, seconds):.0f} s")
-    wait(
+    backups = wait(
         f"the first Backup of policy {namespace}/{policy}",
         lambda: list_objects("backups", namespace),
         seconds=120,
         describe=("backuppolicy", policy, f"--namespace={namespace}"),
     )
-    [name] = [backup["metadata"]["name"] for backup in list_objects("backups", namespace)]
+    name = str(min(backups, key=lambda backup: backup["metadata"]["creationTimestamp"])["metadata"]["name"])
     story.progress(f"the schedule made Backup {name}")
     return name
 

@@ -212,7 +212,7 @@ def finish(story: Story, protected: Protected) -> None:
         f"""
 Next
   python3 -m tests.cluster exec -- bash     a shell in the cluster's network, with kubectl; in it:
-    kubectl get bp,bk,rs,bst -A             policies, Backups, Restores and storages
+    kubectl get bp,bk,rst,bst -A            policies, Backups, Restores and storages
     kubectl -n {SHOP} describe restore shop   what was done, with events
     kubectl -n {SHOP} patch bp shop --type=merge -p '{{"spec":{{"suspend":false}}}}'   back up every minute again
     RESTIC_PASSWORD={PASSWORD} {stock_restic.binary()} -r {stock_restic.ADDRESS} snapshots

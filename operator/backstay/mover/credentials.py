@@ -44,9 +44,9 @@ def _keys(directory: Path) -> S3Credentials:
     token = directory / "AWS_SESSION_TOKEN"
     try:
         return S3Credentials(
-            _text(directory / "AWS_ACCESS_KEY_ID"),
-            _text(directory / "AWS_SECRET_ACCESS_KEY"),
-            _text(token) if token.exists() else "",
+            _text(directory / "AWS_ACCESS_KEY_ID").strip(),
+            _text(directory / "AWS_SECRET_ACCESS_KEY").strip(),
+            _text(token).strip() if token.exists() else "",
         )
     except (OSError, UnicodeDecodeError) as error:
         raise AccessDenied(f"reading S3 keys from {directory}: {error}; check the Secret's keys") from error

@@ -71,7 +71,7 @@ def _run(environment: Mapping[str, str], report: Report) -> tuple[dict[str, Any]
 def _carry_out(environment: Mapping[str, str], report: Report) -> list[dict[str, Any]]:
     from backstay.mover import credentials, volumes
     from backstay.mover.order import BackupOrder, OrderError, parse
-    from backstay.repository.archiver import Progress
+    from backstay.repository.outcome import Progress
     from backstay.repository.repository import Repository
     from backstay.repository.snapshot import now
     from backstay.repository.store import S3Location, S3Store

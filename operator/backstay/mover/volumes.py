@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from backstay.mover.order import BackupOrder, RestoreOrder, SourceVolume, TargetVolume
-from backstay.repository.archiver import Archive, Progress
 from backstay.repository.errors import SnapshotNotFound
+from backstay.repository.outcome import Archive, Progress
 from backstay.repository.repository import Repository
 from backstay.repository.snapshot import Snapshot, Summary
 from backstay.repository.tree import Node

@@ -4,7 +4,6 @@ Stock `restic` with the password reads everything that this package writes, and 
 Kubernetes. `Repository` is the way in; `S3Store` is where the objects lie; errors are told in `errors`.
 """
 
-from backstay.repository.archiver import Archive, Progress, Warning
 from backstay.repository.errors import (
     AccessDenied,
     BucketNotFound,
@@ -26,8 +25,8 @@ from backstay.repository.errors import (
     UnsupportedRepository,
     WrongPassword,
 )
+from backstay.repository.outcome import Archive, Progress, Restoration, Warning
 from backstay.repository.repository import Repository
-from backstay.repository.restorer import Restoration
 from backstay.repository.snapshot import Snapshot, Summary
 from backstay.repository.store import S3Credentials, S3Location, S3Store, Store
 from backstay.repository.tree import Node

@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from backstay.repository import rfc3339, tree
 from backstay.repository.blob import BlobType
 from backstay.repository.chunker import MIN_SIZE, Chunker
 from backstay.repository.errors import Corrupted, SourceError
 from backstay.repository.metadata import SELINUX
+from backstay.repository.outcome import Archive, Progress, Warning
 from backstay.repository.reader import Reader
 from backstay.repository.snapshot import Snapshot
 from backstay.repository.tree import NodeJSON
@@ -38,47 +39,6 @@ WARNINGS = 100  # warnings that are kept; all are counted
 CLOCK_TICK = 2_000_000_000  # ns by which a file's times must precede the parent's
 _PROGRESS_SECONDS = 0.25
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-class Warning(NamedTuple):
-    """Something that was not carried over as asked: which path, and what happened to it."""
-
-    path: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a backup or restore is. Totals are None while they are not known."""
-
-    files: int
-    bytes: int
-    total_files: int | None = None
-    total_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Archive:
-    """What a backup of one directory made.
-
-    `tree`: hexadecimal id of the root's tree. `added_bytes`: bytes newly stored, compressed. `warnings` holds the first
-    few; `warning_count` is exact. `changed_while_read`: files whose content may be of no single moment.
-    """
-
-    tree: str
-    files: int
-    dirs: int
-    bytes: int
-    added_bytes: int
-    warnings: tuple[Warning, ...] = ()
-    warning_count: int = 0
-    changed_while_read: int = 0
-    files_new: int = 0
-    files_changed: int = 0
-    files_unmodified: int = 0
-    data_blobs: int = 0
-    tree_blobs: int = 0
-    data_added: int = 0
 
 
 @dataclass

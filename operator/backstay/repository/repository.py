@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from backstay.repository import config, keys, snapshot, tree
 from backstay.repository import index as index_file
-from backstay.repository.archiver import Progress
 from backstay.repository.blob import Codec
 from backstay.repository.chunker import Chunker, seed
 from backstay.repository.config import Config
@@ -25,8 +24,9 @@ from backstay.repository.errors import (
 )
 from backstay.repository.index import Index
 from backstay.repository.lock import REFRESH_SECONDS, SharedLock
+from backstay.repository.outcome import Progress, Restoration
 from backstay.repository.reader import Reader, parse_id
-from backstay.repository.restorer import Restoration, Restorer
+from backstay.repository.restorer import Restorer
 from backstay.repository.snapshot import Snapshot
 from backstay.repository.store import Store
 from backstay.repository.tree import Node

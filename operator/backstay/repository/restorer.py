@@ -21,12 +21,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from backstay.repository import metadata, tree
-from backstay.repository.archiver import Progress, Warning
 from backstay.repository.blob import BlobType
 from backstay.repository.crypto import OVERHEAD
 from backstay.repository.errors import NoSpace, RepositoryError, TargetError, UnsafeName
 from backstay.repository.index import Location
 from backstay.repository.metadata import Losses
+from backstay.repository.outcome import Progress, Restoration, Warning
 from backstay.repository.reader import Reader, parse_id
 from backstay.repository.tree import Node
 
@@ -42,17 +42,6 @@ _ZEROS = bytes(_HOLE)
 _PROGRESS_SECONDS = 0.25
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REOPEN = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@dataclass(frozen=True)
-class Restoration:
-    """What a restore did. `warnings` holds the first few; `warning_count` is exact."""
-
-    files: int
-    bytes: int
-    dirs: int = 0
-    warnings: tuple[Warning, ...] = ()
-    warning_count: int = 0
 
 
 @dataclass

@@ -14,22 +14,19 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import ipaddress
-import os
 import random
 import re
 import secrets
 import threading
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from backstay.repository import signing
+from backstay.repository import answers, connection, signing
 from backstay.repository.errors import (
     AccessDenied,
     BucketNotFound,
@@ -45,8 +42,6 @@ if TYPE_CHECKING:
 
 Buffer = bytes | bytearray | memoryview
 
-CONNECT_TIMEOUT = 5.0  # seconds
-READ_TIMEOUT = 30.0  # seconds without a byte
 FIRST_PATIENCE = 8.0  # seconds of retries while the server has never answered
 _TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 _TRANSIENT_CODES = {
@@ -147,7 +142,7 @@ class S3Store:
         self._scheme = parts.scheme
         self._base_host = parts.netloc.rpartition("@")[2]
         self._base_path = parts.path.rstrip("/")
-        self._path_style = location.force_path_style or not _fits_host(location.bucket, parts.hostname)
+        self._path_style = location.force_path_style or not connection.fits_host(location.bucket, parts.hostname)
 
     # --- the six requests -----------------------------------------------------------------------------------------
 
@@ -199,7 +194,7 @@ class S3Store:
             if token:
                 query["continuation-token"] = token
             answer = self._do("GET", None, doing=f"listing {prefix or 'objects'} in", query=query, ok=(200,))
-            page, token = _parse_listing(answer.body, self._where)
+            page, token = answers.parse_listing(answer.body, self._where)
             for key, size in page:
                 yield key[start:], size
             if not token:
@@ -249,18 +244,7 @@ class S3Store:
 
     @functools.cached_property
     def _pool(self) -> urllib3.PoolManager:
-        import urllib3
-
-        options: dict[str, Any] = {
-            "maxsize": 16,
-            "retries": False,
-            "timeout": urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT),
-        }
-        if self._scheme == "https":
-            options["cert_reqs"] = "CERT_REQUIRED"
-            options["ca_certs"] = self._ca_file or _fallback_certificates()
-        proxy = _proxy_for(self._scheme, self._base_host)
-        return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+        return connection.pool(self._scheme, self._base_host, self._ca_file)
 
     def _keys(self) -> S3Credentials:
         if self._credentials is not None:
@@ -327,7 +311,7 @@ class S3Store:
         )
         code = message = ""
         if response.status >= 300:
-            code, message = _parse_error(response.data)
+            code, message = answers.parse_error(response.data)
         return _Answer(response.status, response.headers, response.data, code, message)
 
     def _do(
@@ -352,9 +336,11 @@ class S3Store:
             try:
                 answer = self._send(method, key, query or {}, headers or {}, body, payload)
             except (urllib3.exceptions.SSLError, urllib3.exceptions.LocationParseError) as error:
-                raise Unreachable(f"{doing} {self._where}: {_plain(error)}; check the endpoint and the CA") from error
+                raise Unreachable(
+                    f"{doing} {self._where}: {connection.plain(error)}; check the endpoint and the CA"
+                ) from error
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                trouble = _plain(error)
+                trouble = connection.plain(error)
                 hint = "check the address, DNS and network policies"
             else:
                 self._answered = True
@@ -401,70 +387,3 @@ class S3Store:
             return AccessDenied(f"{told}: {answer.code or answer.status}: {hint}")
         detail = " ".join(part for part in (str(answer.status), answer.code, answer.message) if part)
         return StoreRefused(f"{told}: the server refuses: {detail[:300]}; check that the endpoint is an S3 server")
-
-
-def _fits_host(bucket: str, host: str) -> bool:
-    """Whether the bucket can be the first label of the host: no dots (TLS wildcards), and the host is no address."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return re.fullmatch(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", bucket) is not None and host != "localhost"
-    return False
-
-
-def _fallback_certificates() -> str | None:
-    """certifi's bundle where the system has none of its own, as in a small image; None: the system's."""
-    import ssl
-
-    paths = ssl.get_default_verify_paths()
-    if paths.cafile or (paths.capath and os.path.isdir(paths.capath) and os.listdir(paths.capath)):
-        return None
-    try:
-        import certifi
-    except ImportError:
-        return None
-    return certifi.where()
-
-
-def _proxy_for(scheme: str, host: str) -> str | None:
-    """The proxy that the environment names for this host, if any."""
-    names = (f"{scheme}_proxy", f"{scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY")
-    proxy = next((os.environ[name] for name in names if os.environ.get(name)), None)
-    if proxy is None or not proxy.startswith("http"):
-        return None
-    import urllib.request
-
-    return None if urllib.request.proxy_bypass(host) else proxy
-
-
-def _plain(error: BaseException) -> str:
-    """The innermost cause, without the layers and object addresses that urllib3 wraps around it."""
-    reason = getattr(error, "reason", None)
-    while isinstance(reason, BaseException):
-        error = reason
-        reason = getattr(error, "reason", None)
-    text = re.sub(r"<[^>]*>|\w+\(host=[^)]*\):?\s*", "", str(error)).strip(" :")
-    return text or type(error).__name__
-
-
-def _parse_error(body: bytes) -> tuple[str, str]:
-    text = body[:8192].decode("utf-8", "replace")
-    code = re.search(r"<Code>([^<]*)</Code>", text)
-    message = re.search(r"<Message>([^<]*)</Message>", text)
-    return (code[1] if code else ""), (message[1] if message else "")
-
-
-def _parse_listing(body: bytes, where: str) -> tuple[list[tuple[str, int]], str]:
-    """Keys with sizes, and the token of the next page, empty on the last."""
-    try:
-        root = ElementTree.fromstring(body)
-        space = root.tag[: root.tag.index("}") + 1] if root.tag.startswith("{") else ""
-        url_encoded = root.findtext(f"{space}EncodingType") == "url"
-        page = []
-        for item in root.iter(f"{space}Contents"):
-            key = item.findtext(f"{space}Key") or ""
-            page.append((unquote(key) if url_encoded else key, int(item.findtext(f"{space}Size") or 0)))
-    except (ElementTree.ParseError, ValueError) as error:
-        raise StoreRefused(f"listing {where}: the answer is no S3 listing ({error}); check the endpoint") from error
-    more = root.findtext(f"{space}IsTruncated") == "true"
-    return page, (root.findtext(f"{space}NextContinuationToken") or "") if more else ""

@@ -22,13 +22,14 @@ from typing import Self
 
 from backstay.repository import index as index_file
 from backstay.repository import pack, snapshot, virtual
-from backstay.repository.archiver import Archive, Archiver, Progress
+from backstay.repository.archiver import Archiver
 from backstay.repository.blob import BlobType, Codec
 from backstay.repository.chunker import Chunker
 from backstay.repository.crypto import OVERHEAD
 from backstay.repository.errors import RepositoryError
 from backstay.repository.index import Index
 from backstay.repository.lock import SharedLock
+from backstay.repository.outcome import Archive, Progress
 from backstay.repository.reader import Reader
 from backstay.repository.snapshot import Snapshot
 from backstay.repository.store import Store

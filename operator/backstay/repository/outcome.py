@@ -1,0 +1,58 @@
+"""What a backup or a restore came to, and how far it is: the figures and warnings that are handed to whoever asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Warning(NamedTuple):
+    """Something that was not carried over as asked: which path, and what happened to it."""
+
+    path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a backup or restore is. Totals are None while they are not known."""
+
+    files: int
+    bytes: int
+    total_files: int | None = None
+    total_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What a backup of one directory made.
+
+    `tree`: hexadecimal id of the root's tree. `added_bytes`: bytes newly stored, compressed. `warnings` holds the first
+    few; `warning_count` is exact. `changed_while_read`: files whose content may be of no single moment.
+    """
+
+    tree: str
+    files: int
+    dirs: int
+    bytes: int
+    added_bytes: int
+    warnings: tuple[Warning, ...] = ()
+    warning_count: int = 0
+    changed_while_read: int = 0
+    files_new: int = 0
+    files_changed: int = 0
+    files_unmodified: int = 0
+    data_blobs: int = 0
+    tree_blobs: int = 0
+    data_added: int = 0
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """What a restore did. `warnings` holds the first few; `warning_count` is exact."""
+
+    files: int
+    bytes: int
+    dirs: int = 0
+    warnings: tuple[Warning, ...] = ()
+    warning_count: int = 0

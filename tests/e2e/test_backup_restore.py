@@ -14,6 +14,7 @@ import pytest
 from tests.e2e import application
 from tests.e2e.conftest import remove_bucket
 from tests.e2e.place import (
+    ENDED,
     PASSWORD,
     Place,
     backup,
@@ -44,20 +45,32 @@ class Protected:
         self.backup = place.completed("backup", "first")
         self.fingerprint = place.run("database-0", application.FINGERPRINT)
 
-    def objects(self, s3: Any) -> set[str]:
-        """Keys of everything in the bucket, but locks, which come and go."""
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
+    def objects(self, s3: Any, prefix: str) -> set[str]:
+        """Keys of everything below a prefix of the bucket, but locks, which come and go."""
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         keys = {found["Key"] for page in pages for found in page.get("Contents", ())}
         return {key for key in keys if "/locks/" not in key}
 
 
 @pytest.fixture(scope="module")
-def protected(operator: None, s3: Any) -> Iterator[Protected]:
+def protected(lost: Place, s3: Any) -> Iterator[Protected]:
     place = Place.make("shop", labels=("pod-security.kubernetes.io/enforce=restricted",))
+    try:
+        yield Protected(place, f"test-{lost.name}")
+    finally:
+        place.destroy()
+
+
+@pytest.fixture(scope="module")
+def lost(operator: None, s3: Any) -> Iterator[Place]:
+    """An application with a schedule, begun early, since the next full minute may be nearly one away."""
+    place = Place.make("lost")
     bucket = f"test-{place.name}"
     s3.create_bucket(Bucket=bucket)
     try:
-        yield Protected(place, bucket)
+        place.apply(*storage_with_secrets(bucket, "lost"), *application.shop("directory"))
+        place.apply(policy(schedule={"cron": "* * * * *"}))
+        yield place
     finally:
         place.destroy()
         remove_bucket(s3, bucket)
@@ -92,21 +105,18 @@ def test_a_restore_without_approval_counts_and_changes_nothing(protected: Protec
 
 
 def test_an_application_comes_back_after_its_namespace_was_destroyed(
-    protected: Protected, places: Places, s3: Any
+    protected: Protected, lost: Place, s3: Any
 ) -> None:
-    lost = places("lost")
-    lost.apply(*storage_with_secrets(protected.bucket, "lost"), *application.shop("directory"))
-    lost.wait("statefulset", "database", lambda s: s["status"].get("readyReplicas") == 1)
-    lost.apply(policy(schedule={"cron": "* * * * *"}))
     made = scheduled(lost)
+    lost.kubectl("patch", "backuppolicy", "shop", "--type=merge", "--patch", '{"spec":{"suspend":true}}')
+    lost.wait("backup", made, lambda _: not running_backups(lost), what="the only one that ran")
     fingerprint = lost.run("database-0", application.FINGERPRINT)
     web = lost.get("deployment", "web")["spec"]
-    lost.kubectl("patch", "backuppolicy", "shop", "--type=merge", "--patch", '{"spec":{"suspend":true}}')
-    before = protected.objects(s3)
+    before = protected.objects(s3, "lost/")
 
     lost.destroy(wait=True)
 
-    assert protected.objects(s3) >= before
+    assert protected.objects(s3, "lost/") == before
     kubectl_create_again(lost)
     lost.apply(*storage_with_secrets(protected.bucket, "lost"))
     lost.wait("backup", made, lambda b: phase(b) in ("Completed", "CompletedWithWarnings"), seconds=30)
@@ -174,11 +184,20 @@ def catalogued(place: Place) -> str:
 
 
 def scheduled(place: Place) -> str:
-    """Name of the Backup that the schedule has made, once it has completed."""
-    place.wait("backuppolicy", "shop", lambda _: place.names("backups"), seconds=75, what="followed by a Backup")
-    name = place.names("backups")[0].partition("/")[2]
-    place.completed("backup", name)
-    return name
+    """Name of the first Backup that the schedule has made and that read the data, once it has completed."""
+
+    def made() -> list[str]:
+        items = json.loads(place.kubectl("get", "backups", "--output=json"))["items"]
+        return [b["metadata"]["name"] for b in items if phase(b) == "Completed" and b["status"]["volumes"]]
+
+    place.wait("backuppolicy", "shop", lambda _: made(), seconds=100, what="followed by a completed Backup")
+    return made()[-1]
+
+
+def running_backups(place: Place) -> bool:
+    """Whether some Backup of a namespace has not ended."""
+    items = json.loads(place.kubectl("get", "backups", "--output=json"))["items"]
+    return any(phase(item) not in ENDED for item in items)
 
 
 def kubectl_create_again(place: Place) -> None:

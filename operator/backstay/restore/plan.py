@@ -46,15 +46,23 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Blocker:
+    """Why nothing at all may be made: a CamelCase word, and what to do about it."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """All steps, in the order of their waves.
 
-    ``blockers``: why nothing at all may be made. ``terminating``: objects in the way that are just being deleted.
+    ``blockers``: empty, or nothing may be made. ``terminating``: objects in the way that are just being deleted.
     """
 
     steps: tuple[Step, ...]
     warnings: tuple[str, ...] = ()
-    blockers: tuple[str, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
     terminating: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
@@ -84,7 +92,7 @@ def make_plan(contents: Contents, observed: Observed, target: Target, restore_ui
     """Compare what the point holds with what is there."""
     steps: list[Step] = []
     warnings: list[str] = []
-    blockers: list[str] = []
+    blockers: list[Blocker] = []
     terminating: list[str] = []
     for stored in contents.objects:
         existing = observed.existing.get(stored.identity)
@@ -92,7 +100,7 @@ def make_plan(contents: Contents, observed: Observed, target: Target, restore_ui
             translation = translate(stored.body(), target)
         except RestoreError as error:
             if existing is None:
-                blockers.append(str(error))
+                blockers.append(Blocker(error.reason, str(error)))
             steps.append(_step(stored, Action.KEEP if existing else Action.REFUSE, message=str(error)))
             continue
         step = _decide(stored, translation.body, existing, observed, target, restore_uid)
@@ -173,13 +181,13 @@ def claim_users(pods: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     return users
 
 
-def _claim_in_use(identity: Identity, observed: Observed) -> list[str]:
+def _claim_in_use(identity: Identity, observed: Observed) -> list[Blocker]:
     """A pod that waits for a claim would start with it at once, and write into it while it is filled."""
     if wave_of(identity.group, identity.kind) != Wave.CLAIMS or not observed.claim_users.get(identity.name):
         return []
     pod = observed.claim_users[identity.name][0]
     waits = f"Pod {pod} waits for PersistentVolumeClaim {identity.name} and would start before its data are back."
-    return [f"{waits} Scale its workload to zero or delete it, then restore."]
+    return [Blocker("PlanBlocked", f"{waits} Scale its workload to zero or delete it, then restore.")]
 
 
 def kept_data_warnings(plan: Plan, volumes: Iterable[CapturedVolume]) -> list[str]:

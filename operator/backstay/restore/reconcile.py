@@ -16,7 +16,7 @@ from backstay.kube.resource import RESTORES
 from backstay.kube.runtime import Runtime
 from backstay.repository import RepositoryError
 from backstay.restore.errors import RestoreError, WaitError
-from backstay.restore.progress import SUCCEEDED, Stage, failed, phase_of, stage_of, waiting
+from backstay.restore.progress import SUCCEEDED, VOLUMES_FILLED, Stage, failed, phase_of, stage_of, waiting
 from backstay.restore.source import load_source, recent
 from backstay.restore.stages import SOON, STAGES, Result, Work, remove_movers
 from backstay.storage import StorageError
@@ -44,6 +44,8 @@ def advance(runtime: Runtime, restore: Restore) -> Result:
     status, now = restore.status, runtime.now()
     try:
         enrolment = ensure_enrolled(runtime, restore.metadata.namespace)
+        if enrolment.reason in ("NamespaceNotFound", "NamespaceTerminating"):
+            return Result(status, _RETRY_SECONDS)  # the Restore goes with it, and nothing can be written there
         if not enrolment.ok:
             return Result(waiting(status, enrolment.reason, enrolment.message, now), _RETRY_SECONDS)
         source = load_source(runtime, restore)
@@ -68,7 +70,7 @@ def report(runtime: Runtime, found: dict[str, Any], restore: Restore, result: Re
     """Write the status if it changed, with an event on each transition; an ended Restore leaves no mover behind."""
     status = _observed(result.status, restore, runtime)
     ended = stage_of(status, restore.spec.approve) == Stage.END
-    if ended:
+    if ended and find_condition(restore.status.conditions, VOLUMES_FILLED):  # no mover is started before
         # Before the status: once that tells the end, nobody looks at this Restore again.
         remove_movers(runtime, restore)
     if status != restore.status:

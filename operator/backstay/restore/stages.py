@@ -109,7 +109,7 @@ def create(work: Work) -> Result:
     """Make everything that does not wait for the volumes' data: prerequisites, claims, services."""
     observed, drawn = _draw_plan(work)
     if drawn.blockers:
-        raise RestoreError("PlanBlocked", " ".join(drawn.blockers[:5]))
+        raise RestoreError(drawn.blockers[0].reason, words.blocked(drawn))
     if drawn.terminating:
         raise WaitError("ObjectsTerminating", f"{words.listed(drawn.terminating)} is still being deleted")
     done = _carry_out(work, drawn, Wave.SERVICES)

@@ -41,7 +41,7 @@ def proposal(restore: Restore, contents: Contents, plan: Plan) -> str:
     if plan.left_out:
         parts.append(f"Leaves out {listed(plan.left_out)}")
     if plan.blockers:
-        parts.append(f"Cannot be carried out yet: {' '.join(plan.blockers[:3])}")
+        parts.append(f"Cannot be carried out yet: {blocked(plan)}")
     name, namespace = restore.metadata.name, restore.metadata.namespace
     patch = """'{"spec":{"approve":"Create"}}'"""
     parts.append(f"To carry it out: kubectl -n {namespace} patch restore {name} --type merge -p {patch}")
@@ -69,6 +69,11 @@ def result(status: RestoreStatus, plan_left_out: Sequence[str]) -> str:
     if status.warnings:
         parts.append(f"warnings: {listed(status.warnings, 3)}")
     return "; ".join(part.rstrip(".") for part in parts) + "."
+
+
+def blocked(plan: Plan) -> str:
+    """Why nothing may be made."""
+    return " ".join(blocker.message for blocker in plan.blockers[:3])
 
 
 def refusals(plan: Plan) -> list[str]:

@@ -98,7 +98,7 @@ def test_steps_come_in_waves() -> None:
 
 def test_a_class_not_to_be_had_blocks_everything() -> None:
     plan = planned(claim("data", "absent"), obj("ConfigMap", "c"))
-    assert any("There is no StorageClass absent here" in blocker for blocker in plan.blockers)
+    assert any("There is no StorageClass absent here" in blocker.message for blocker in plan.blockers)
 
 
 def test_a_class_not_to_be_had_blocks_nothing_when_the_claim_exists() -> None:
@@ -107,7 +107,7 @@ def test_a_class_not_to_be_had_blocks_nothing_when_the_claim_exists() -> None:
 
 def test_a_pod_that_waits_for_an_absent_claim_blocks() -> None:
     plan = planned(claim("data"), users={"data": ["web-0"]})
-    assert "Pod web-0 waits for PersistentVolumeClaim data" in plan.blockers[0]
+    assert "Pod web-0 waits for PersistentVolumeClaim data" in plan.blockers[0].message
 
 
 def test_an_object_that_is_being_deleted_is_waited_for() -> None:

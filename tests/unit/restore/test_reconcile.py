@@ -159,7 +159,7 @@ def test_a_server_that_asks_to_come_back_later_is_asked_again(cluster: FakeClust
 def test_a_missing_storage_class_fails_the_restore_before_anything_is_created(cluster: FakeCluster) -> None:
     cluster.delete(kinds.STORAGE_CLASSES, "fast")
     restore = Operator(cluster).run()
-    assert succeeded(restore).reason == "PlanBlocked"
+    assert succeeded(restore).reason == "StorageClassNotFound"
     assert "There is no StorageClass fast here" in restore.status.message
     assert cluster.names(kinds.CONFIG_MAPS) == []
 

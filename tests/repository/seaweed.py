@@ -10,11 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
 ACCESS_KEY = "backstay"
 SECRET_KEY = "backstay-secret"
@@ -95,7 +97,7 @@ class Seaweed:
             try:
                 self.make_bucket("probe")
                 store.probe()
-            except (RepositoryError, OSError) as error:
+            except (RepositoryError, BotoCoreError, ClientError) as error:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     log = (self._directory / "log").read_text(errors="replace")[-3000:]
                     raise RuntimeError(f"SeaweedFS does not come up: {error}\n{log}") from error
@@ -105,21 +107,15 @@ class Seaweed:
 
     def make_bucket(self, name: str) -> None:
         """Create a bucket, unless it exists."""
-        from datetime import UTC, datetime
-
-        from backstay.repository import signing
-
-        host = self.endpoint.removeprefix("http://")
-        headers = signing.sign(
-            "PUT", f"/{name}", "", {"host": host}, signing.EMPTY_SHA256, access_key_id=ACCESS_KEY,
-            secret_access_key=SECRET_KEY, session_token="", region="us-east-1", now=datetime.now(UTC),
-        )  # fmt: skip
-        request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT", headers=headers)
-        try:
-            urllib.request.urlopen(request, timeout=10).close()
-        except urllib.error.HTTPError as error:
-            if error.code != 409:
-                raise
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+        )
+        with suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+            client.create_bucket(Bucket=name)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

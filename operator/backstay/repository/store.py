@@ -1,12 +1,10 @@
 """The one door to S3: named objects in, named objects out, and errors that a person can act on.
 
-It speaks the few requests that a repository needs over urllib3, rather than through boto3's client: that client costs
-half a second to load, hashes every upload a second time and retries permanent errors. botocore is loaded only to find
-the process's own identity when no keys are given.
-
-Permanent refusals (credentials, bucket) fail at once. Transient trouble (timeouts, resets, throttling) is retried with
-growing pauses: for a few seconds while the server has not answered once, since then the address is likely wrong, and
-for `patience` seconds later on, since then a backup that is under way is worth waiting for.
+Requests, signatures, regions and the process's own identity are botocore's: boto3's core, which loads in half of its
+time. Its retries are turned off, since ours tell apart what botocore cannot. Permanent refusals (credentials, bucket)
+fail at once. Transient trouble (timeouts, resets, throttling) is retried with growing pauses: for a few seconds while
+the server has not answered once, since then the address is likely wrong, and for `patience` seconds later on, since
+then a backup that is under way is worth waiting for.
 """
 
 from __future__ import annotations
@@ -19,14 +17,10 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Protocol, cast
-from urllib.parse import urlsplit
+from typing import Any, Protocol, TypeVar
 
-from backstay.repository import answers, connection, signing
 from backstay.repository.errors import (
     AccessDenied,
     BucketNotFound,
@@ -37,12 +31,13 @@ from backstay.repository.errors import (
     Unreachable,
 )
 
-if TYPE_CHECKING:
-    import urllib3
-
 Buffer = bytes | bytearray | memoryview
+Result = TypeVar("Result")
 
 FIRST_PATIENCE = 8.0  # seconds of retries while the server has never answered
+CONNECT_TIMEOUT = 5.0  # seconds
+READ_TIMEOUT = 30.0  # seconds without a byte
+CONNECTIONS = 16
 _TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 _TRANSIENT_CODES = {
     "RequestTimeout",
@@ -52,7 +47,6 @@ _TRANSIENT_CODES = {
     "OperationAborted",
     "Throttling",
     "BadDigest",
-    "XAmzContentSHA256Mismatch",
 }
 _DENIED_CODES = {
     "AccessDenied": "the credentials are valid but lack the right to do this; grant it on the bucket and prefix",
@@ -95,15 +89,6 @@ class Store(Protocol):
     def exists(self, name: str) -> bool: ...
 
 
-@dataclass(frozen=True)
-class _Answer:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    code: str = ""
-    message: str = ""
-
-
 class S3Store:
     """Objects under one bucket and prefix. Safe to use from several threads."""
 
@@ -117,7 +102,7 @@ class S3Store:
     ) -> None:
         """Nothing is sent yet.
 
-        `credentials` None: the process's own identity. `ca_file`: certificates to trust, in PEM, not the system's.
+        `credentials` None: the process's own identity. `ca_file`: certificates to trust, in PEM, not the usual ones.
         `patience`: seconds for which transient errors are retried once the server has answered.
         """
         self.location = location
@@ -125,56 +110,40 @@ class S3Store:
         self._ca_file = ca_file
         self._patience = patience
         self._prefix = location.prefix.strip("/")
-        self._region = location.region or "us-east-1"
-        self._skew = timedelta(0)
         self._answered = False
-        self._identity_lock = threading.Lock()
-        self._identity: Any = None
-        endpoint = location.endpoint or f"https://s3.{self._region}.amazonaws.com"
-        if "://" not in endpoint:
-            endpoint = f"https://{endpoint}"
-        self._where = f"bucket {location.bucket!r} at {endpoint}"
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        self._where = f"bucket {location.bucket!r} at {location.endpoint or 'AWS'}"
+        if location.endpoint and not re.match(r"https?://[^/]", location.endpoint):
             raise Unreachable(
-                f"using {self._where}: the endpoint is no http or https address; write it as https://host or https://host:port"
+                f"using {self._where}: the endpoint is no http or https address; write it as https://host or"
+                " https://host:port"
             )
-        self._scheme = parts.scheme
-        self._base_host = parts.netloc.rpartition("@")[2]
-        self._base_path = parts.path.rstrip("/")
-        self._path_style = location.force_path_style or not connection.fits_host(location.bucket, parts.hostname)
 
-    # --- the six requests -----------------------------------------------------------------------------------------
+    # --- the five requests ----------------------------------------------------------------------------------------
 
     def put(self, name: str, data: Buffer, *, sha256: bytes | None = None) -> None:
         """Store an object. `sha256`: the digest of `data` when it is known already, which saves computing it.
 
-        The digest goes along twice, signed as the payload's and as the object's checksum: some servers prove the one,
-        some the other, so that what was damaged on the way is refused.
+        The digest goes along as the object's checksum, so that the server refuses what was damaged on the way.
         """
-        digest = sha256 if sha256 is not None else hashlib.sha256(data).digest()
-        headers = {"x-amz-checksum-sha256": base64.b64encode(digest).decode()}
-        doing = f"writing {name} to"
+        digest = base64.b64encode(sha256 if sha256 is not None else hashlib.sha256(data).digest()).decode()
+        body = bytes(data) if isinstance(data, memoryview) else data
         self._do(
-            "PUT", self._key(name), doing=doing, headers=headers, body=data, payload=digest.hex(), ok=(200, 201, 204)
+            f"writing {name} to",
+            lambda s3: s3.put_object(**self._object(name), Body=body, ChecksumSHA256=digest),
         )
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """An object's bytes, or `length` of them from `offset`. Raises ObjectNotFound."""
-        headers = {}
-        if length is not None:
-            if length <= 0:
-                return b""
-            headers["range"] = f"bytes={offset}-{offset + length - 1}"
-        elif offset:
-            headers["range"] = f"bytes={offset}-"
-        answer = self._do("GET", self._key(name), doing=f"reading {name} from", headers=headers, ok=(200, 206, 416))
-        if answer.status == 416:
-            raise Corrupted(
-                f"reading {name} from {self._where}: it is shorter than the {offset} bytes that precede the range"
-            )
-        body = answer.body
-        if answer.status == 200 and (offset or length is not None):  # a server that does not do ranges
+        if length is not None and length <= 0:
+            return b""
+        ranged = {"Range": f"bytes={offset}-{'' if length is None else offset + length - 1}"}
+
+        def read(s3: Any) -> tuple[int, bytes]:
+            answer = s3.get_object(**self._object(name), **(ranged if offset or length is not None else {}))
+            return answer["ResponseMetadata"]["HTTPStatusCode"], answer["Body"].read()
+
+        status, body = self._do(f"reading {name} from", read)
+        if status == 200:  # whole, be it that the server does not do ranges
             body = body[offset : None if length is None else offset + length]
         if length is not None and len(body) != length:
             raise Corrupted(
@@ -184,36 +153,28 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Names and sizes in bytes of the objects whose names begin with `prefix`, in the server's order."""
-        return self._list(prefix, 1000)
-
-    def _list(self, prefix: str, page_size: int) -> Iterator[tuple[str, int]]:
-        token = ""
         start = len(self._prefix) + 1 if self._prefix else 0
+        token = ""
         while True:
-            query = {"list-type": "2", "prefix": self._key(prefix), "encoding-type": "url", "max-keys": str(page_size)}
-            if token:
-                query["continuation-token"] = token
-            answer = self._do("GET", None, doing=f"listing {prefix or 'objects'} in", query=query, ok=(200,))
-            page, token = answers.parse_listing(answer.body, self._where)
-            for key, size in page:
-                yield key[start:], size
+            page = self._page(prefix, 1000, token)
+            for item in page.get("Contents", ()):
+                yield item["Key"][start:], item["Size"]
+            token = page.get("NextContinuationToken", "") if page.get("IsTruncated") else ""
             if not token:
                 return
 
     def delete(self, name: str) -> None:
         """Remove an object; that it is gone already is no error."""
-        self._do("DELETE", self._key(name), doing=f"deleting {name} from", ok=(200, 204, 404))
+        try:
+            self._do(f"deleting {name} from", lambda s3: s3.delete_object(**self._object(name)))
+        except ObjectNotFound:
+            return
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
+        # Not a HEAD: its refusals have no body, so a missing bucket could not be told from a missing object.
         try:
-            self._do(
-                "GET",
-                self._key(name),
-                doing=f"looking for {name} in",
-                headers={"range": "bytes=0-0"},
-                ok=(200, 206, 416),
-            )
+            self._do(f"looking for {name} in", lambda s3: s3.get_object(**self._object(name))["Body"].close())
         except ObjectNotFound:
             return False
         return True
@@ -223,7 +184,7 @@ class S3Store:
 
         Raises AccessDenied, BucketNotFound, Unreachable or StoreRefused, whose message tells which step failed.
         """
-        next(self._list("", 1), None)  # first, since some servers create a missing bucket when it is written to
+        self._page("", 1)  # first, since some servers create a missing bucket when it is written to
         if not write:
             return
         name = f"backstay-probe-{secrets.token_hex(8)}"
@@ -242,148 +203,126 @@ class S3Store:
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
 
+    def _object(self, name: str) -> dict[str, str]:
+        return {"Bucket": self.location.bucket, "Key": self._key(name)}
+
+    def _page(self, prefix: str, size: int, token: str = "") -> dict[str, Any]:
+        following = {"ContinuationToken": token} if token else {}
+        place = {"Bucket": self.location.bucket, "Prefix": self._key(prefix)}
+        return self._do(
+            f"listing {prefix or 'objects'} in",
+            lambda s3: s3.list_objects_v2(**place, MaxKeys=size, **following),
+        )
+
     @functools.cached_property
-    def _pool(self) -> urllib3.PoolManager:
-        return connection.pool(self._scheme, self._base_host, self._ca_file)
+    def _client(self) -> Any:
+        return _make_client(self.location, self._credentials, self._ca_file)
 
-    def _keys(self) -> S3Credentials:
-        if self._credentials is not None:
-            return self._credentials
-        with self._identity_lock:
-            if self._identity is None:
-                import botocore.session
-
-                self._identity = botocore.session.get_session().get_credentials()
-            if self._identity is None:
-                raise AccessDenied(
-                    f"using {self._where}: no credentials were given and this process has no identity of its own;"
-                    " name a Secret with keys or give the pod a role"
-                )
-            frozen = self._identity.get_frozen_credentials()
-        return S3Credentials(frozen.access_key, frozen.secret_key, frozen.token or "")
-
-    def _host_and_path(self, key: str | None) -> tuple[str, str]:
-        host = self._base_host
-        if not self.location.endpoint:
-            host = f"s3.{self._region}.amazonaws.com" + (".cn" if self._region.startswith("cn-") else "")
-        path = self._base_path
-        if self._path_style:
-            path += f"/{self.location.bucket}"
-        else:
-            host = f"{self.location.bucket}.{host}"
-        if key is not None:
-            path += f"/{key}"
-        return host, signing.encode_path(path) or "/"
-
-    def _send(
-        self,
-        method: str,
-        key: str | None,
-        query: Mapping[str, str],
-        headers: Mapping[str, str],
-        body: Buffer,
-        payload: str,
-    ) -> _Answer:
-        host, path = self._host_and_path(key)
-        encoded_query = signing.encode_query(query)
-        keys = self._keys()
-        signed = signing.sign(
-            method,
-            path,
-            encoded_query,
-            {"host": host, **headers},
-            payload,
-            access_key_id=keys.access_key_id,
-            secret_access_key=keys.secret_access_key,
-            session_token=keys.session_token,
-            region=self._region,
-            now=datetime.now(UTC) + self._skew,
+    def _do(self, doing: str, request: Callable[[Any], Result]) -> Result:
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            ConnectionError,
+            HTTPClientError,
+            NoCredentialsError,
+            SSLError,
         )
-        url = f"{self._scheme}://{host}{path}" + (f"?{encoded_query}" if encoded_query else "")
-        sent = {**headers, **signed, "user-agent": "backstay", "accept-encoding": "identity"}
-        response = self._pool.request(
-            method,
-            url,
-            body=cast(bytes, body) if method == "PUT" else None,
-            headers=sent,
-            redirect=False,
-            preload_content=True,
-        )
-        code = message = ""
-        if response.status >= 300:
-            code, message = answers.parse_error(response.data)
-        return _Answer(response.status, response.headers, response.data, code, message)
 
-    def _do(
-        self,
-        method: str,
-        key: str | None,
-        *,
-        doing: str,
-        ok: tuple[int, ...],
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: Buffer = b"",
-        payload: str = signing.EMPTY_SHA256,
-    ) -> _Answer:
-        import urllib3.exceptions
-
+        told = f"{doing} {self._where}"
         started = time.monotonic()
         pause = 0.2
-        adjusted = 0
         while True:
-            trouble: str
             try:
-                answer = self._send(method, key, query or {}, headers or {}, body, payload)
-            except (urllib3.exceptions.SSLError, urllib3.exceptions.LocationParseError) as error:
-                raise Unreachable(
-                    f"{doing} {self._where}: {connection.plain(error)}; check the endpoint and the CA"
+                result = request(self._client)
+            except ClientError as error:
+                self._answered = True
+                code = str(error.response.get("Error", {}).get("Code", ""))
+                status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+                if status not in _TRANSIENT_STATUS and code not in _TRANSIENT_CODES:
+                    raise _refusal(told, status, code, error) from error
+                trouble = f"the server answers {status} {code}".rstrip()
+                hint = "the server is overloaded or not ready; try again later"
+            except NoCredentialsError as error:
+                raise AccessDenied(
+                    f"{told}: no credentials were given and this process has no identity of its own; name a Secret"
+                    " with keys or give the pod a role"
                 ) from error
-            except (urllib3.exceptions.HTTPError, OSError) as error:
-                trouble = connection.plain(error)
-                hint = "check the address, DNS and network policies"
+            except SSLError as error:
+                raise Unreachable(f"{told}: {_plain(error)}; check the endpoint and the CA") from error
+            except (ConnectionError, HTTPClientError, OSError) as error:
+                trouble, hint = _plain(error), "check the address, DNS and network policies"
+            except (BotoCoreError, ValueError) as error:  # an answer that is no S3, a bucket name that cannot be
+                raise StoreRefused(f"{told}: {_plain(error)}; check the endpoint and the bucket's name") from error
             else:
                 self._answered = True
-                if answer.status in ok:
-                    return answer
-                if adjusted < 2 and self._adjust(answer):
-                    adjusted += 1
-                    continue
-                if not (answer.status in _TRANSIENT_STATUS or answer.code in _TRANSIENT_CODES):
-                    raise self._refusal(doing, answer)
-                trouble = f"the server answers {answer.status} {answer.code}".rstrip()
-                hint = "the server is overloaded or not ready; try again later"
+                return result
             patience = self._patience if self._answered else FIRST_PATIENCE
             if time.monotonic() - started + pause > patience:
-                raise Unreachable(f"{doing} {self._where}: {trouble}; {hint}")
+                raise Unreachable(f"{told}: {trouble}; {hint}")
             time.sleep(pause * random.uniform(0.75, 1.25))
             pause = min(pause * 2, 10.0)
 
-    def _adjust(self, answer: _Answer) -> bool:
-        """Learn the bucket's region or the server's clock from a refusal; True when that makes another try worth it."""
-        region = answer.headers.get("x-amz-bucket-region", "")
-        if answer.code == "AuthorizationHeaderMalformed" and not region:
-            found = re.search(r"expecting '([a-z0-9-]+)'", answer.message)
-            region = found[1] if found else ""
-        if region and region != self._region and answer.status in (301, 307, 400):
-            self._region = region
-            return True
-        if answer.code == "RequestTimeTooSkewed" and "date" in answer.headers:
-            try:
-                self._skew = parsedate_to_datetime(answer.headers["date"]) - datetime.now(UTC)
-            except (ValueError, TypeError):
-                return False
-            return True
-        return False
 
-    def _refusal(self, doing: str, answer: _Answer) -> RepositoryError:
-        told = f"{doing} {self._where}"
-        if answer.code == "NoSuchBucket":
-            return BucketNotFound(f"{told}: there is no such bucket; create it, or correct its name or the endpoint")
-        if answer.status == 404 and answer.code in ("NoSuchKey", "", "NotFound"):
-            return ObjectNotFound(f"{told}: there is no such object")
-        if answer.status in (401, 403) or answer.code in _DENIED_CODES:
-            hint = _DENIED_CODES.get(answer.code, "check the credentials and their rights on the bucket")
-            return AccessDenied(f"{told}: {answer.code or answer.status}: {hint}")
-        detail = " ".join(part for part in (str(answer.status), answer.code, answer.message) if part)
-        return StoreRefused(f"{told}: the server refuses: {detail[:300]}; check that the endpoint is an S3 server")
+_session_lock = threading.Lock()
+
+
+@functools.cache
+def _session() -> Any:
+    """Shared, since each session reads the service's description, a megabyte of JSON, anew."""
+    import botocore.session
+
+    return botocore.session.get_session()
+
+
+def _make_client(location: S3Location, credentials: S3Credentials | None, ca_file: str | None) -> Any:
+    from botocore.config import Config
+
+    keys: dict[str, str | None] = {}
+    if credentials is not None:
+        keys = {
+            "aws_access_key_id": credentials.access_key_id,
+            "aws_secret_access_key": credentials.secret_access_key,
+            "aws_session_token": credentials.session_token or None,
+        }
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        max_pool_connections=CONNECTIONS,
+        retries={"mode": "standard", "total_max_attempts": 1},
+        # The object's checksum, which is known already, protects the body: hashing it again would only cost.
+        s3={
+            "addressing_style": "path" if location.force_path_style else "auto",
+            "payload_signing_enabled": False,
+        },
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        user_agent_extra="backstay",
+    )
+    with _session_lock:  # making a client is not thread-safe
+        return _session().create_client(
+            "s3",
+            region_name=location.region or "us-east-1",
+            endpoint_url=location.endpoint or None,
+            verify=ca_file,
+            config=config,
+            **keys,
+        )
+
+
+def _refusal(told: str, status: int, code: str, error: Exception) -> RepositoryError:
+    if code == "NoSuchBucket":
+        return BucketNotFound(f"{told}: there is no such bucket; create it, or correct its name or the endpoint")
+    if status == 404 and code in ("NoSuchKey", "", "404", "NotFound"):
+        return ObjectNotFound(f"{told}: there is no such object")
+    if status == 416:
+        return Corrupted(f"{told}: it is shorter than where the reading should begin")
+    if status in (401, 403) or code in _DENIED_CODES:
+        hint = _DENIED_CODES.get(code, "check the credentials and their rights on the bucket")
+        return AccessDenied(f"{told}: {code or status}: {hint}")
+    return StoreRefused(f"{told}: the server refuses: {_plain(error)}; check that the endpoint is an S3 server")
+
+
+def _plain(error: BaseException) -> str:
+    """One line for people, without object addresses and cut where a foreign server's answer would go on."""
+    text = re.sub(r"<[^>]*>:?\s*", "", " ".join(str(error).split())).strip(" :")
+    return text[:300] or type(error).__name__

@@ -107,6 +107,9 @@ def plan(work: Work) -> Result:
 
 def create(work: Work) -> Result:
     """Make everything that does not wait for the volumes' data: prerequisites, claims, services."""
+    if work.status.start_time is None:  # told before it is done: thousands of objects take some seconds
+        told = f"Creating the {len(work.contents.objects)} objects of the restore point."
+        return Result(running(work.status, "Creating", told, work.runtime.now()), AT_ONCE)
     observed, drawn = _draw_plan(work)
     if drawn.blockers:
         raise RestoreError(drawn.blockers[0].reason, words.blocked(drawn))

@@ -55,12 +55,22 @@ def refusal(*words: str, document: Object | str | None = None) -> str:
     return done.stdout
 
 
-def can(who: str, verb: str, resource: str, namespace: str = "") -> bool:
+def can(who: str, verb: str, resource: str, namespace: str = "", group: str = "") -> bool:
     """Whether RBAC lets a user do something to ``pods``, to ``pods/NAME``, or to the subresource ``pods:exec``."""
-    resource, _, subresource = resource.partition(":")
+    subresource = ""
+    if "/" not in resource:
+        resource, _, subresource = resource.partition(":")
     place = [f"--namespace={namespace}"] if namespace else ["--all-namespaces"]
     answer = kubectl(
-        "auth", "can-i", verb, resource, f"--subresource={subresource}", f"--as={who}", *place, check=False
+        "auth",
+        "can-i",
+        verb,
+        resource,
+        f"--subresource={subresource}",
+        f"--as={who}",
+        *([f"--as-group={group}"] if group else []),
+        *place,
+        check=False,
     )
     return answer.strip().splitlines()[-1] == "yes"
 

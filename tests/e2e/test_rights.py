@@ -31,6 +31,8 @@ from tests.e2e.tenants import (
 )
 
 APPLY = ("create", "--dry-run=server", "--filename=-")
+#: The group that only the operator may put itself into when it acts as the account.
+GROUP = "backstay.dev:account"
 EVERY_VERB = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"]
 
 
@@ -59,13 +61,13 @@ def account(namespace: str, name: str = "backstay") -> Object:
     }
 
 
-def binding(namespace: str, role: str = "backstay-application", subject: str = "backstay") -> Object:
+def binding(namespace: str, role: str = "backstay-application", group: str = GROUP) -> Object:
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
         "metadata": {"name": "backstay", "namespace": namespace},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-        "subjects": [{"kind": "ServiceAccount", "name": subject, "namespace": namespace}],
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
     }
 
 
@@ -81,7 +83,7 @@ def pod(**spec: Any) -> Object:
 
 def by_account(namespace: str) -> tuple[str, ...]:
     """kubectl's words for what the operator does with the account's rights."""
-    return (f"--as=system:serviceaccount:{namespace}:backstay", f"--namespace={namespace}")
+    return (f"--as=system:serviceaccount:{namespace}:backstay", f"--as-group={GROUP}", f"--namespace={namespace}")
 
 
 @pytest.fixture
@@ -128,10 +130,27 @@ def test_the_operator_acts_as_the_account_which_has_rights_in_its_own_namespace_
     as_account = f"system:serviceaccount:{namespace}:backstay"
 
     assert can(OPERATOR, "impersonate", "serviceaccounts/backstay", namespace)
-    assert can(as_account, "get", "secrets", namespace)
-    assert not can(as_account, "get", "secrets", "kube-system")
-    assert not can(as_account, "list", "nodes")
-    assert not can(as_account, "impersonate", "serviceaccounts/default", namespace)
+    assert can(OPERATOR, "impersonate", f"groups/{GROUP}")
+    assert not can(OPERATOR, "impersonate", "groups/system:masters")
+    assert can(as_account, "get", "secrets", namespace, GROUP)
+    assert not can(as_account, "get", "secrets", "kube-system", GROUP)
+    assert not can(as_account, "list", "nodes", group=GROUP)
+    assert not can(as_account, "impersonate", "serviceaccounts/default", namespace, GROUP)
+
+
+def test_who_may_act_as_the_service_accounts_of_a_namespace_gains_nothing_by_acting_as_ours(namespace: str) -> None:
+    editor = Tenant.come(namespace)
+    editor.grant_role("edit")
+    as_account = f"system:serviceaccount:{namespace}:backstay"
+
+    assert can(editor.user, "impersonate", "serviceaccounts/backstay", namespace), "as Kubernetes gives it to editors"
+    assert not can(editor.user, "impersonate", f"groups/{GROUP}", namespace)
+    for verb, resource in (
+        ("get", "secrets"),
+        ("create", "pods"),
+        ("create", "rolebindings.rbac.authorization.k8s.io"),
+    ):
+        assert not can(as_account, verb, resource, namespace)
 
 
 def test_the_operator_makes_accounts_of_one_name_in_enrolled_namespaces_only(namespace: str) -> None:
@@ -146,7 +165,7 @@ def test_the_operator_binds_one_role_to_one_account(namespace: str) -> None:
     with temporary_namespace("rights-bind", enrolled=True) as fresh:
         by_operator = ("create", "--dry-run=server", f"--as={OPERATOR}", "--filename=-")
 
-        assert "binds only" in refusal(*by_operator, document=binding(fresh, subject="default"))
+        assert "binds only" in refusal(*by_operator, document=binding(fresh, group="system:authenticated"))
         assert "forbidden" in refusal(*by_operator, document=binding(fresh, role="cluster-admin"))
 
 
@@ -420,7 +439,7 @@ def test_a_namespace_that_is_not_enrolled_gets_a_clear_condition_and_nothing_of_
             assert f"kubectl label namespace {closed} backstay.dev/enrolled=true" in found["message"], (kind, found)
         names = [a["metadata"]["name"] for a in read("serviceaccounts", f"--namespace={closed}")["items"]]
         assert "backstay" not in names
-        assert not can(f"system:serviceaccount:{closed}:backstay", "get", "secrets", closed)
+        assert not can(f"system:serviceaccount:{closed}:backstay", "get", "secrets", closed, GROUP)
 
 
 @pytest.mark.usefixtures("operator")
@@ -439,7 +458,7 @@ def test_enrolling_a_namespace_sets_the_work_going() -> None:
         found = wait_for(refused_for_another_reason, seconds=60)
         assert "password" in found["message"], found
         assert time.monotonic() - before < 60
-        assert can(f"system:serviceaccount:{opened}:backstay", "get", "secrets", opened)
+        assert can(f"system:serviceaccount:{opened}:backstay", "get", "secrets", opened, GROUP)
 
 
 @pytest.mark.usefixtures("operator")

@@ -15,6 +15,10 @@ API_VERSION = f"{GROUP}/{VERSION}"
 
 #: The service account in an enrolled namespace with whose rights everything there is done.
 ACCOUNT = "backstay"
+#: The group that this account is in when the operator acts as it, and only then. The rights are bound to the group:
+#: bound to the account, they would be had by all who may impersonate the service accounts of a namespace (as its
+#: editors may), run pods as them or ask for their tokens. Nobody but the operator may impersonate the group.
+ACCOUNT_GROUP = f"{GROUP}:account"
 #: The ClusterRole that this account is bound to, in its own namespace only.
 ACCOUNT_ROLE = "backstay-application"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from backstay.api.names import ACCOUNT
+from backstay.api.names import ACCOUNT, ACCOUNT_GROUP
 from backstay.kube.discovery import AGGREGATED, resources_of
 from backstay.kube.errors import AlreadyExistsError, ApiError, ConflictError, ExpiredError, NotFoundError
 from backstay.kube.event import build_event, count_again
@@ -42,8 +42,10 @@ class Client:
 
     def as_account(self, namespace: str, name: str = ACCOUNT) -> Client:
         """The same connections, with the rights of a service account; the operator must hold ``impersonate`` on it."""
-        # No groups: naming them would need rights on each, and without them the server adds the account's own.
         headers = {"Impersonate-User": f"system:serviceaccount:{namespace}:{name}"}
+        if name == ACCOUNT:
+            headers["Impersonate-Group"] = ACCOUNT_GROUP
+        # Others without groups: naming them would need rights on each; without them the server adds the account's own.
         return replace(self, headers=headers)
 
     def limited_to(self, seconds: float) -> Client:

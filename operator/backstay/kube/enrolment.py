@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from backstay.api.names import ACCOUNT, ACCOUNT_ROLE, COMPONENT_LABEL, ENROLLED_LABEL
+from backstay.api.names import ACCOUNT, ACCOUNT_GROUP, ACCOUNT_ROLE, COMPONENT_LABEL, ENROLLED_LABEL
 from backstay.kube.errors import ForbiddenError
 from backstay.kube.resource import NAMESPACES, ROLE_BINDINGS, SERVICE_ACCOUNTS
 from backstay.kube.runtime import Runtime
@@ -118,5 +118,5 @@ def build_binding(namespace: str) -> Object:
         "kind": ROLE_BINDINGS.kind,
         "metadata": {"name": ACCOUNT, "namespace": namespace, "labels": dict(_LABELS)},
         "roleRef": {"apiGroup": ROLE_BINDINGS.group, "kind": "ClusterRole", "name": ACCOUNT_ROLE},
-        "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}],
+        "subjects": [{"apiGroup": ROLE_BINDINGS.group, "kind": "Group", "name": ACCOUNT_GROUP}],
     }

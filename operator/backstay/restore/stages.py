@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec.structs import replace
@@ -127,8 +127,15 @@ def create(work: Work) -> Result:
         left = f" Left as they are: {words.listed([str(c) for c in claims])}." if claims else ""
         told = f"Not every claim could be created, so no workload was started. {told}.{left}"
         return Result(failed(status, "ClaimsRefused", told, now), SOON)
+    if fill.is_filled(volumes):
+        return _filled(status, "Nothing is to be filled", now)
     status = running(status, "Filling", "Filling the volumes.", now)
     return Result(milestone(status, VOLUMES_FILLED, "Unknown", "Filling", "", now), AT_ONCE)
+
+
+def _filled(status: RestoreStatus, told: str, now: datetime) -> Result:
+    status = running(status, "Starting", f"{told}; starting the workloads.", now)
+    return Result(milestone(status, VOLUMES_FILLED, "True", "Filled", status.progress, now), AT_ONCE)
 
 
 def fill_volumes(work: Work) -> Result:
@@ -148,8 +155,7 @@ def fill_volumes(work: Work) -> Result:
     if not fill.is_filled(volumes):
         waits = next((f" {v.claim} waits: {v.message}" for v in volumes if v.phase == fill.PENDING and v.message), "")
         return Result(running(status, "Filling", f"Filling the volumes: {status.progress}.{waits}", now), POLL)
-    status = running(status, "Starting", "All volumes have their data; starting the workloads.", now)
-    return Result(milestone(status, VOLUMES_FILLED, "True", "Filled", status.progress, now), AT_ONCE)
+    return _filled(status, "All volumes have their data", now)
 
 
 def start(work: Work) -> Result:

@@ -271,6 +271,7 @@ def writes_of_a_whole_backup(empty: dict[str, bytes], monkeypatch: pytest.Monkey
     return count
 
 
+@pytest.mark.exhaustive
 def test_an_operator_killed_at_any_call_ends_with_one_restore_point_and_no_leftovers(
     empty_repository: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

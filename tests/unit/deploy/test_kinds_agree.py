@@ -5,6 +5,7 @@ A status field that the schema lacks would be pruned in silence; a spec field th
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ KINDS = {
 Schema = dict[str, Any]
 
 
+@functools.cache
 def definition(plural: str) -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load((CRDS / f"{plural}.yaml").read_text())
     return loaded

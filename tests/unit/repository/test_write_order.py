@@ -79,6 +79,7 @@ def test_packs_come_before_the_index_that_names_them_and_the_snapshot_comes_last
     assert store.history[-1][1].startswith("locks/")
 
 
+@pytest.mark.exhaustive
 def test_a_store_that_fails_at_any_change_leaves_a_good_repository(empty: dict[str, bytes], source: Path) -> None:
     for fail_at in itertools.count():
         store = MemoryStore(empty, fail_at=fail_at)

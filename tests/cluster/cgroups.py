@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,9 +37,9 @@ def exist() -> bool:
 def processes() -> Iterator[int]:
     """Ids of all processes in our group, which are those of the pods' containers."""
     for hierarchy in _hierarchies(unused=True):
-        for file in (hierarchy / NAME).rglob("cgroup.procs"):
+        for folder in _folders(hierarchy / NAME):
             try:
-                yield from (int(pid) for pid in file.read_text().split())
+                yield from (int(pid) for pid in (folder / "cgroup.procs").read_text().split())
             except OSError:  # the group went meanwhile
                 continue
 
@@ -54,13 +55,16 @@ def delete(seconds: float = 10) -> list[Path]:
 
 
 def _remove(group: Path) -> Iterator[Path]:
-    if not group.is_dir():
-        return
-    for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
+    for folder in sorted(_folders(group), reverse=True):
         _try_rmdir(folder)
-    _try_rmdir(group)
     if group.is_dir():
         yield group
+
+
+def _folders(group: Path) -> Iterator[Path]:
+    """A group and those in it, as far as they stay while this looks: os.walk passes over what has gone, rglob fails."""
+    for folder, _, _ in os.walk(group):
+        yield Path(folder)
 
 
 def _try_rmdir(folder: Path) -> None:

@@ -27,13 +27,12 @@ _USER: Final = "65532"
 _DEPENDENCIES: Final = "usr/lib/backstay/dependencies"
 _WHEEL: Final = "usr/lib/backstay/application"
 _SOURCES: Final = ("pyproject.toml", "README.md", "LICENSE", "operator", "crds")
-_BOTO_SERVICES: Final = frozenset({"s3", "sts", "sso", "sso-oidc", "signin"})
+_BOTOCORE_SERVICES: Final = frozenset({"s3", "sts", "sso", "sso-oidc", "signin"})
 """What the S3 client and its credential providers load; the data of other services are most of botocore's size."""
 
 _UNUSED: Final = (
     "bin",
     ".lock",
-    "boto3/examples",
     "kubernetes/aio",  # a second copy of the client, for asyncio
     "zstandard/_cffi*.so",  # the C extension beside it does the work
     "**/*.pyi",
@@ -83,10 +82,9 @@ def _install_dependencies(lock: Path, target: Path, places: Places) -> None:
             *("--only-binary", ":all:", "--no-compile-bytecode", "--link-mode", "copy", "--target", target),
         ]
     )
-    for data in (target / "botocore" / "data", target / "boto3" / "data"):
-        for service in data.glob("*/"):
-            if service.name not in _BOTO_SERVICES:
-                shutil.rmtree(service)
+    for service in (target / "botocore" / "data").glob("*/"):
+        if service.name not in _BOTOCORE_SERVICES:
+            shutil.rmtree(service)
     for pattern in _UNUSED:
         for path in target.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

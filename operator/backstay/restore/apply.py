@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +15,8 @@ from backstay.restore.errors import WaitError
 from backstay.restore.plan import Action, Plan, Step, is_made_by
 from backstay.restore.waves import Wave
 
+#: Characters of a refusal that reach the status.
+REFUSAL = 300
 #: Objects that are created at the same time.
 THREADS = 16
 
@@ -48,7 +51,8 @@ def _create(client: Client, step: Step, namespace: str, restore_uid: str) -> Ste
     except UnavailableError as error:
         return replace(step, message=str(error))
     except ApiError as error:
-        return replace(step, action=Action.REFUSE, message=error.message)
+        # RBAC's own words list every rule of a Role, over dozens of lines.
+        return replace(step, action=Action.REFUSE, message=textwrap.shorten(error.message, REFUSAL, placeholder=" ..."))
     return replace(step, action=Action.MADE)
 
 

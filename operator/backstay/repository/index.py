@@ -35,6 +35,10 @@ class Index:
     """What is in the repository. Safe to read while one thread adds."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Know nothing, as at the beginning."""
         self._buckets: tuple[dict[bytes, bytearray], dict[bytes, bytearray]] = ({}, {})
         self._packs: list[bytes] = []
         self._pack_ends: list[int] = []

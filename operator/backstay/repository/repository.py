@@ -142,6 +142,11 @@ class Repository:
                         self._indexes_read.add(name)
             self._indexes_read.add("")  # loaded once, even when there was nothing
 
+    def _forget_index(self) -> None:
+        with self._index_mutex:
+            self._index.clear()
+            self._indexes_read.clear()
+
     def _read_index(self, name: str) -> list[tuple[bytes, list[index_file.Entry]]]:
         try:
             stored = self._store.get(name)
@@ -237,6 +242,7 @@ class Repository:
             self._reader,
             lock,
             self.load_index,
+            self._forget_index,
             lambda: Chunker(self._seed),
             index_blobs=index_blobs,
             index_seconds=index_seconds,

@@ -55,6 +55,7 @@ class Writer:
         reader: Reader,
         lock: SharedLock,
         load_index: Callable[[], None],
+        forget_index: Callable[[], None],
         make_chunker: Callable[[], Chunker],
         *,
         index_blobs: int = INDEX_BLOBS,
@@ -66,6 +67,7 @@ class Writer:
         self._reader = reader
         self._lock = lock
         self._load_index = load_index
+        self._forget_index = forget_index
         self._make_chunker = make_chunker
         self._index_blobs = index_blobs
         self._index_seconds = index_seconds
@@ -109,6 +111,9 @@ class Writer:
         finally:
             if self._uploader is not None:
                 self._uploader.shutdown(wait=True, cancel_futures=True)
+            if self._unindexed:
+                # In memory these packs are known, in the repository they are not: the next writer must store them anew.
+                self._forget_index()
             self._lock.release()
 
     def _salvage(self) -> None:
@@ -243,9 +248,13 @@ class Writer:
                 self._unindexed_blobs = 0
             if not batch:
                 return
-            self._lock.ensure_held()
-            document = index_file.encode((pack_id, pack.parse_header(header, "a pack")) for pack_id, header in batch)
-            self._put_sealed("index", document)
+            try:
+                self._lock.ensure_held()
+                packs = ((pack_id, pack.parse_header(header, "a pack")) for pack_id, header in batch)
+                self._put_sealed("index", index_file.encode(packs))
+            except BaseException:
+                self._unindexed += batch
+                raise
             self._indexed_at = time.monotonic()
 
     def _put_sealed(self, directory: str, document: bytes) -> str:

@@ -65,8 +65,8 @@ def open_repository(runtime: Runtime, namespace: str, storage_name: str, *, writ
             f"BackupStorage {storage_name!r} is ReadOnly: backups need one whose spec.accessMode is ReadWrite",
             permanent=True,
         )
-    # Always opened anew. An open repository remembers what its writers have stored, also when they failed before an
-    # index named it; the next writer would leave that out, and commit a snapshot that cannot be read.
+    # Opened anew: writers that share an open repository take each other's packs for stored before an index names them,
+    # and if the one fails then, the other has committed a snapshot that cannot be read.
     secrets = read_secrets(runtime.client.as_account(namespace), storage)
     try:
         return Repository.open(connect(runtime, storage, secrets), secrets.password)

@@ -133,6 +133,24 @@ def test_a_removed_lock_stops_the_writer_before_the_index(empty: dict[str, bytes
     assert not [name for name in store.objects if name.startswith(("index/", "snapshots/"))]
 
 
+def test_what_no_index_names_is_stored_again_by_the_next_writer_of_an_open_repository(empty: dict[str, bytes]) -> None:
+    store = MemoryStore(empty, fail_at=None)
+    repository = Repository.open(store, "password")
+    with suppress(Unreachable), repository.writer() as writer:
+        writer.save_files({"a": b"b"}, TIME)
+        store.fail_at = len(store.history) + 2  # two packs go through, their index does not
+        writer.flush()
+    store.fail_at = None
+    assert packs_stored(store)
+    assert not packs_named_in_indexes(store)
+
+    with repository.writer() as writer:
+        tree = writer.save_files({"a": b"b"}, TIME)
+
+    fresh = Repository.open(store, "password")
+    assert [b"".join(fresh.read_file(node)) for _, node in fresh.walk(tree)] == [b"b"]
+
+
 def test_a_repository_is_not_made_over_another(empty: dict[str, bytes]) -> None:
     with pytest.raises(RepositoryExists):
         Repository.init(MemoryStore(empty), "password")

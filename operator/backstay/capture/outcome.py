@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from backstay.api.backup import Backup, BackupStatus, VolumeStatus
 from backstay.api.meta import Condition, find_condition, set_condition
 from backstay.capture.stage import DONE, FAILED, FINISHING, SKIPPED, SUCCEEDED, WAITING
+from backstay.volumes.amount import amount
 
 COMPLETED, WITH_WARNINGS = "Completed", "CompletedWithWarnings"
 
@@ -121,16 +122,6 @@ def progress_text(volumes: Sequence[VolumeStatus]) -> str:
     wanted = [volume for volume in volumes if volume.phase != SKIPPED]
     done = sum(volume.phase == DONE for volume in wanted)
     return f"{done} of {len(wanted)} volumes, {amount(sum(volume.bytes for volume in wanted))}"
-
-
-def amount(size: int) -> str:
-    """A number of bytes for people."""
-    value, unit = float(size), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def bounded(warnings: Iterable[str]) -> tuple[str, ...]:

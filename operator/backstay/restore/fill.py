@@ -19,6 +19,7 @@ from backstay.restore import contents
 from backstay.restore.plan import Action, Plan
 from backstay.restore.waves import Wave
 from backstay.volumes import mover_state as movers
+from backstay.volumes.amount import amount
 from backstay.volumes.identity import Identity, identity_for
 from backstay.volumes.mover_job import mount_path
 from backstay.volumes.mover_state import MoverState
@@ -152,7 +153,7 @@ def _words(state: MoverState, captured: CapturedVolume) -> str:
     if state.reason == "NoSpace":
         return (
             f"The volume is too small: the claim has {captured.capacity or 'too little'}, the data are"
-            f" {size(captured.bytes)}, and the file system needs some itself ({state.message})."
+            f" {amount(captured.bytes)}, and the file system needs some itself ({state.message})."
         )
     return f"{state.reason}: {state.message}" if state.message else state.reason
 
@@ -183,13 +184,4 @@ def summary(volumes: Sequence[RestoredVolume]) -> str:
         return ""
     done = sum(volume.phase == FILLED for volume in moving)
     total = sum(volume.total_bytes or 0 for volume in moving)
-    return f"{done} of {len(moving)} volumes, {size(sum(v.bytes for v in moving))} of {size(total)}"
-
-
-def size(number: float) -> str:
-    """A number of bytes for people."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if number < 1024 or unit == "TiB":
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    raise AssertionError("unreachable: the largest unit takes any number")
+    return f"{done} of {len(moving)} volumes, {amount(sum(v.bytes for v in moving))} of {amount(total)}"

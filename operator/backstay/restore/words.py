@@ -8,10 +8,10 @@ from msgspec.structs import replace
 
 from backstay.api.restore import Restore, RestoredResources, RestoreStatus
 from backstay.restore.contents import Contents
-from backstay.restore.fill import size
 from backstay.restore.plan import Action, Plan
 from backstay.restore.progress import FIRST_FEW
 from backstay.restore.waves import Wave
+from backstay.volumes.amount import amount
 
 
 def count(status: RestoreStatus, plan: Plan) -> RestoreStatus:
@@ -30,7 +30,7 @@ def proposal(restore: Restore, contents: Contents, plan: Plan) -> str:
     """What would be done, and how to have it done."""
     claims = {s.identity.name for s in plan.steps if s.wave == Wave.CLAIMS and s.action == Action.CREATE}
     volumes = [volume for volume in contents.point.volumes if volume.tree and volume.claim in claims]
-    data = f" and fill {len(volumes)} volumes with {size(sum(v.bytes for v in volumes))}" if volumes else ""
+    data = f" and fill {len(volumes)} volumes with {amount(sum(v.bytes for v in volumes))}" if volumes else ""
     parts = [f"Nothing has been changed. Would create {plan.count(Action.CREATE)} objects{data}"]
     if kept := plan.names(Action.KEEP):
         parts.append(f"Would keep {len(kept)} that exist and differ from the restore point: {listed(kept)}")
@@ -59,7 +59,7 @@ def result(status: RestoreStatus, plan_left_out: Sequence[str]) -> str:
             parts.append(f"kept {numbers.kept} that existed")
     if filled:
         parts.append(
-            f"filled {filled} volumes with {size(sum(v.bytes for v in status.volumes if v.phase == 'Filled'))}"
+            f"filled {filled} volumes with {amount(sum(v.bytes for v in status.volumes if v.phase == 'Filled'))}"
         )
     if plan_left_out:
         parts.append(f"left out {listed(plan_left_out)}")

@@ -95,6 +95,7 @@ def test_a_mistake_in_form_is_refused_at_once(place: Place, document: Object, wo
         ("no-storage", {"storage": {"name": "absent"}}, "BackupStorage 'absent' does not exist"),
         ("bad-storage", {"storage": {"name": "no-bucket"}}, "BucketNotFound"),
         ("bad-cron", {"schedule": {"cron": "99 2 * * *"}}, "99"),
+        ("two-mistakes", {"storage": {"name": "absent"}, "schedule": {"cron": "99 2 * * *"}}, "99"),
         ("bad-zone", {"schedule": {"cron": "0 2 * * *", "timeZone": "Europe/Atlantis"}}, "Europe/Atlantis"),
     ],
 )

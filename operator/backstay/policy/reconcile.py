@@ -39,14 +39,15 @@ def reconcile(runtime: Runtime, namespace: str, name: str) -> float | None:
     now = runtime.now()
     backups = _backups(runtime, policy)
     refusal = refuse(policy, ensure_enrolled(runtime, namespace), _storage(runtime, policy))
-    decision = Decision()
-    if refusal is None:
-        try:
-            decision = decide(
-                policy.spec, policy.status, policy.metadata.creation_timestamp or now, now, running=is_running(backups)
-            )
-        except InvalidScheduleError as error:
-            refusal = Refusal("InvalidSchedule", str(error))
+    try:
+        decision = decide(
+            policy.spec, policy.status, policy.metadata.creation_timestamp or now, now, running=is_running(backups)
+        )
+    except InvalidScheduleError as error:
+        # Told before anything else: only an edit of the policy itself mends it.
+        refusal = Refusal("InvalidSchedule", str(error))
+    if refusal:
+        decision = Decision()
     ordered = _order(runtime, policy, decision.run) if decision.run else ""
     status = build_status(policy, decision, refusal, backups, ordered, now)
     _report(runtime, found, policy, status)

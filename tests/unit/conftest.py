@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from backstay.repository import keys
+from backstay.repository import keys, lock
 
 
 @pytest.fixture(autouse=True, scope="session")
-def cheap_passwords() -> None:
-    """Opening a repository costs a tenth of a second by intention; here it would only make the tests slow."""
+def impatience() -> None:
+    """What takes time by intention, against guessing and against races between machines, takes none here."""
     keys.SCRYPT_N = 1024
+    lock.SETTLE_SECONDS = 0.0

@@ -18,11 +18,13 @@ from typing import Any, cast
 
 import kopf
 
+from backstay.api.meta import Meta, parse
 from backstay.capture.reconcile import reconcile as reconcile_backup
 from backstay.kube.client import Client
 from backstay.kube.errors import ApiError, NotFoundError
+from backstay.kube.event import regarding
 from backstay.kube.freshness import Freshness
-from backstay.kube.lease import Lease
+from backstay.kube.lease import Lease, LostLeaseError
 from backstay.kube.resource import BACKUPS, NAMESPACES, POLICIES, RESTORES, STORAGES, Resource
 from backstay.kube.runtime import Runtime, Settings, read_cluster_id
 from backstay.kube.transport import tolerate
@@ -153,8 +155,14 @@ class Operator:
         if key.kind == NAMESPACES.kind:
             self._enrol(key.name)
             return None
-        reconcile = next(reconcile for resource, reconcile in KINDS.items() if resource.kind == key.kind)
-        return reconcile(self._runtime, key.namespace, key.name)
+        resource, reconcile = next(item for item in KINDS.items() if item[0].kind == key.kind)
+        try:
+            return reconcile(self._runtime, key.namespace, key.name)
+        except (ApiError, LostLeaseError):
+            raise
+        except Exception as error:
+            tell_failure(self._client, resource, key, error)
+            raise
 
     def _add(self, key: Key, *, after: float = 0.0) -> None:
         (self._storages if key.kind == STORAGES.kind else self._queue).add_after(key, after)
@@ -197,6 +205,21 @@ class Operator:
         if self._runtime is not None and time.monotonic() - self._resynced > 5 * RESYNC_SECONDS:
             raise kopf.PermanentError("the periodic list of all objects has stopped")
         return "ok"
+
+
+def tell_failure(client: Client, resource: Resource, key: Key, error: Exception) -> None:
+    """An error that no reconcile foresaw, as an event: its object would otherwise just stand still for its user.
+
+    The queue tries again in any case, and the log has the whole story.
+    """
+    try:
+        found = client.find(resource, key.name, key.namespace)
+    except ApiError as unread:
+        logger.warning("no event tells of the failure of %s: %s", key, unread)
+        return
+    if found is not None:
+        message = f"cannot be handled: {type(error).__name__}: {error}; tried again; the operator's log has the details"
+        client.event(regarding(resource, parse(Meta, found["metadata"])), "Warning", "InternalError", message, "Look")
 
 
 class _Connection(kopf.ConnectionInfo):

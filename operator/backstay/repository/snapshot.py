@@ -7,7 +7,7 @@ A snapshot file is the last thing a backup writes, so that it never points at an
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
@@ -58,10 +58,6 @@ class Snapshot:
     excludes: tuple[str, ...] = ()
     program_version: str = ""
     summary: Summary | None = None
-
-    def with_id(self, snapshot_id: str) -> Snapshot:
-        """The same snapshot under the name that it was stored or found by."""
-        return replace(self, id=snapshot_id)
 
 
 class _SummaryJSON(msgspec.Struct):

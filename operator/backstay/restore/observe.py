@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from backstay.api.names import COMPONENT_LABEL, OWNER_LABEL, RESTORED_LABEL
 from backstay.api.restore import Restore
@@ -12,7 +11,7 @@ from backstay.kube.client import Client
 from backstay.kube.errors import ApiError, ForbiddenError, NotFoundError
 from backstay.kube.resource import DAEMON_SETS, DEPLOYMENTS, EVENTS, JOBS, NAMESPACES, PODS, STATEFUL_SETS, Resource
 from backstay.kube.runtime import Runtime
-from backstay.restore.contents import Contents, Identity, StoredObject
+from backstay.restore.contents import Contents, Identity
 from backstay.restore.errors import RestoreError
 from backstay.restore.plan import Observed, claim_users
 from backstay.restore.strip import Object
@@ -125,9 +124,3 @@ def pod_security(runtime: Runtime, namespace: str) -> str:
     """The Pod Security level that the namespace enforces; empty for none."""
     found = runtime.client.get(NAMESPACES, namespace)
     return str((found["metadata"].get("labels") or {}).get(PSA_ENFORCE_LABEL, ""))
-
-
-def storage_class_of(existing: Object | None, stored: StoredObject) -> str:
-    """The class of a live claim, or that of the captured one while there is none."""
-    spec: dict[str, Any] = (existing or stored.body()).get("spec") or {}
-    return str(spec.get("storageClassName") or "")

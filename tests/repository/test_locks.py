@@ -20,7 +20,7 @@ def put_lock(repository: Repository, store: S3Store, *, age: timedelta, exclusiv
         "time": from_datetime(datetime.now(UTC) - age), "exclusive": exclusive, "hostname": "elsewhere",
         "username": "somebody", "pid": 42,
     }  # fmt: skip
-    stored = repository._codec.seal_file(json.dumps(document).encode())
+    stored = repository.codec.seal_file(json.dumps(document).encode())
     name = f"locks/{hashlib.sha256(stored).hexdigest()}"
     store.put(name, stored)
     return name

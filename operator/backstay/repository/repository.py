@@ -44,14 +44,15 @@ class Repository:
     def __init__(self, store: Store, key: Key, settings: Config, key_id: str) -> None:
         """Use `init` or `open`."""
         self.id = settings.id
+        self.config = settings
         self.key_id = key_id
-        self._store = store
-        self._codec = Codec(key)
+        self.store = store
+        self.codec = Codec(key)
+        self.index = Index()  # `ready` fills it
         self._seed = seed(key)
-        self._index = Index()
         self._indexes_read: set[str] = set()
         self._index_mutex = threading.Lock()
-        self._reader = Reader(store, self._codec, self._index)
+        self.reader = Reader(store, self.codec, self.index)
 
     @classmethod
     def init(cls, store: Store, password: str) -> Repository:
@@ -80,7 +81,7 @@ class Repository:
 
     def snapshot_ids(self) -> list[str]:
         """Ids of all snapshots, without reading them."""
-        return [name.removeprefix("snapshots/") for name, size in self._store.list("snapshots/") if size]
+        return [name.removeprefix("snapshots/") for name, size in self.store.list("snapshots/") if size]
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
         """One snapshot, by its full id or a unique beginning of it. Raises SnapshotNotFound."""
@@ -93,10 +94,10 @@ class Repository:
         parse_id(snapshot_id, "the request")
         name = f"snapshots/{snapshot_id}"
         try:
-            stored = self._store.get(name)
+            stored = self.store.get(name)
         except ObjectNotFound:
             raise SnapshotNotFound(f"reading snapshot {snapshot_id}: it is not in the repository (any more)") from None
-        return snapshot.decode(self._codec.open_file(stored, name), snapshot_id)
+        return snapshot.decode(self.codec.open_file(stored, name), snapshot_id)
 
     def snapshots(
         self,
@@ -132,36 +133,37 @@ class Repository:
     def load_index(self) -> None:
         """Read the index files that are not in memory yet. Readers do so once; call it again to see what is new."""
         with self._index_mutex:
-            new = [name for name, size in self._store.list("index/") if size and name not in self._indexes_read]
+            new = [name for name, size in self.store.list("index/") if size and name not in self._indexes_read]
             with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="index") as executor:
                 for at in range(0, len(new), 2 * _CONNECTIONS):  # a few decoded files at a time
                     batch = new[at : at + 2 * _CONNECTIONS]
                     for name, packs in zip(batch, executor.map(self._read_index, batch), strict=True):
                         for pack_id, entries in packs:
-                            self._index.add(pack_id, entries)
+                            self.index.add(pack_id, entries)
                         self._indexes_read.add(name)
             self._indexes_read.add("")  # loaded once, even when there was nothing
 
     def _forget_index(self) -> None:
         with self._index_mutex:
-            self._index.clear()
+            self.index.clear()
             self._indexes_read.clear()
 
     def _read_index(self, name: str) -> list[tuple[bytes, list[index_file.Entry]]]:
         try:
-            stored = self._store.get(name)
+            stored = self.store.get(name)
         except ObjectNotFound:  # a prune replaced it since it was listed
             return []
-        return index_file.decode(self._codec.open_file(stored, name), name)
+        return index_file.decode(self.codec.open_file(stored, name), name)
 
-    def _ready(self) -> Reader:
+    def ready(self) -> Reader:
+        """The reader of blobs, with the index loaded if it was not yet."""
         if not self._indexes_read:
             self.load_index()
-        return self._reader
+        return self.reader
 
     def read_tree(self, tree_id: str) -> list[Node]:
         """The nodes of a tree, verified."""
-        return tree.decode(self._ready().tree(parse_id(tree_id, "the request")), tree_id)
+        return tree.decode(self.ready().tree(parse_id(tree_id, "the request")), tree_id)
 
     def find(self, tree_id: str, path: str) -> Node:
         """The node at `path` below a tree. Raises NodeNotFound."""
@@ -185,7 +187,7 @@ class Repository:
     def read_file(self, node: Node) -> Iterator[bytes]:
         """A file's content, blob by blob, each verified before it is given out."""
         ids = [parse_id(text, f"the file {node.name!r}") for text in node.content or ()]
-        return self._ready().contents(ids)
+        return self.ready().contents(ids)
 
     def walk(self, tree_id: str) -> Iterator[tuple[str, Node]]:
         """Every node below a tree with its path, parents before children, in tree order."""
@@ -217,7 +219,7 @@ class Repository:
         mode, owner and times the target itself gets. Totals are only passed on to `progress`. Raises UnsafeName,
         NoSpace, TargetError and Corrupted; what could not be carried over otherwise is a warning.
         """
-        return Restorer(self._ready(), target, progress, total_files, total_bytes).run(tree_id, root)
+        return Restorer(self.ready(), target, progress, total_files, total_bytes).run(tree_id, root)
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -234,12 +236,12 @@ class Repository:
         Leaving it stores what is pending and removes the lock. An index is saved each time `index_blobs` new blobs or
         `index_seconds` have come together. Raises RepositoryLocked when an exclusive lock is held.
         """
-        lock = SharedLock(self._store, self._codec, holder or socket.gethostname(), refresh_seconds=refresh_seconds)
+        lock = SharedLock(self.store, self.codec, holder or socket.gethostname(), refresh_seconds=refresh_seconds)
         return Writer(
-            self._store,
-            self._codec,
-            self._index,
-            self._reader,
+            self.store,
+            self.codec,
+            self.index,
+            self.reader,
             lock,
             self.load_index,
             self._forget_index,

@@ -100,7 +100,7 @@ def test_a_store_that_fails_at_any_change_leaves_a_good_repository(empty: dict[s
 def packs_named_in_indexes(store: MemoryStore) -> set[str]:
     repository = Repository.open(store, "password")
     repository.load_index()
-    return {pack_name(pack_id) for pack_id in repository._index.packs()}
+    return {pack_name(pack_id) for pack_id in repository.index.packs()}
 
 
 def packs_stored(store: MemoryStore) -> set[str]:

@@ -142,3 +142,9 @@ class UnsafeName(RepositoryError):
 
     reason = "UnsafeName"
     permanent = True
+
+
+class WorkerFailed(RepositoryError):
+    """A process that worked for this one ended, or failed in a way that nobody foresaw."""
+
+    reason = "WorkerFailed"

@@ -27,8 +27,9 @@ from backstay.repository.errors import (
 )
 from backstay.repository.outcome import Archive, Progress, Restoration, Warning
 from backstay.repository.repository import Repository
+from backstay.repository.s3 import S3Credentials, S3Location, S3Store
 from backstay.repository.snapshot import Snapshot, Summary
-from backstay.repository.store import S3Credentials, S3Location, S3Store, Store
+from backstay.repository.store import Store
 from backstay.repository.tree import Node
 from backstay.repository.virtual import Subtree
 from backstay.repository.writer import Writer

@@ -1,9 +1,10 @@
 """The engine against stock restic: the same data, the same machine, the same S3 server, one after the other.
 
-usage: python -m tests.bench.engine [--rounds N] [--size MIB] [--files N]
+usage: python -m tests.bench.engine [--rounds N] [--scale S] [--only GROUP]
 
-Each run is a process of its own, so start-up, key derivation and index loading count. Prints a table of medians with
-ratios (ours / restic's) and writes build/bench-engine.json.
+Each run is a process of its own through the real command line, so start-up, key derivation and index loading count. Who
+comes first alternates from round to round, and nothing of ours is set differently from row to row. Prints a table of
+medians beside what is aimed at, and writes build/bench-engine.json.
 """
 
 from __future__ import annotations
@@ -12,186 +13,194 @@ import argparse
 import json
 import multiprocessing
 import os
-import random
-import shutil
-import statistics
+import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tests.repository.filesystem import MIB, noise, text
+from tests.bench.contenders import OURS, RESTIC, Bench, Contender
+from tests.bench.measure import Cost
+from tests.bench.sources import Files, Large, settle, warm
+from tests.bench.table import Table, Target
 from tests.repository.restic_binary import restic
-from tests.repository.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
+from tests.repository.seaweed import Seaweed
 
 ROOT = Path(__file__).parents[2]
-PASSWORD = "bench"
-
-OURS = f"""
-import sys
-from datetime import UTC, datetime
-from backstay.repository import Repository, S3Credentials, S3Location, S3Store, Snapshot
-action, bucket, prefix, endpoint, path = sys.argv[1:]
-keys = S3Credentials("{ACCESS_KEY}", "{SECRET_KEY}")
-store = S3Store(S3Location(bucket, prefix, endpoint, force_path_style=True), keys)
-if action == "init":
-    Repository.init(store, "{PASSWORD}")
-    sys.exit()
-repository = Repository.open(store, "{PASSWORD}")
-newest = max(repository.snapshots(), key=lambda s: s.time, default=None)
-if action == "backup":
-    started = datetime.now(UTC)
-    with repository.writer() as writer:
-        archive = writer.backup(path, parent=newest)
-        writer.commit(Snapshot(time=started, tree=archive.tree, paths=(path,), hostname="bench"))
-else:
-    repository.restore(newest.tree, path)
-"""
+SNAPSHOTS = 20  # of which half go before the prune
+INSERTED = 1000  # bytes that are put before a file's first
+UNCHANGED = Target(0.25, 0.30)
+STORED = 1.03  # bytes, ours / restic
+GROUPS = ("large", "20k", "200k", "prune", "insert")
 
 
-@dataclass
-class Cost:
-    """Of one process: seconds of wall and CPU, MiB of peak memory."""
+@dataclass(frozen=True)
+class Work:
+    """The data of each group of rows, and where it lies."""
 
-    wall: float
-    cpu: float
-    peak: float
+    root: Path
+    large: Large
+    few: Files
+    many: Files
+    aged: Files
+    inserted: Large
 
+    @classmethod
+    def of(cls, root: Path, scale: float) -> Work:
+        """All of it, made smaller by `scale`."""
 
-def measure(command: list[str], environment: dict[str, str], cwd: Path | None = None) -> Cost:
-    """Run a command and take its cost from the kernel."""
-    started = time.monotonic()
-    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, cwd=cwd)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command[-4:])} failed with {process.returncode}")
-    return Cost(time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+        def scaled(number: int) -> int:
+            return max(1, int(number * scale))
 
+        return cls(
+            root,
+            Large(scaled(1024)),
+            Files(scaled(20_000), 5_000, 15_000),
+            Files(scaled(200_000), 750, 2_250),
+            Files(scaled(4_000), 20_000, 80_000),
+            Large(scaled(256)),
+        )
 
-class Contender:
-    """One of the two, on a repository of its own."""
-
-    def __init__(self, endpoint: str, prefix: str, cache: Path, ours: bool) -> None:
-        self._endpoint, self._prefix, self._cache, self._ours = endpoint, prefix, cache, ours
-
-    def _run(self, action: str, path: Path) -> Cost:
-        if self._ours:
-            place = ["bench", self._prefix, self._endpoint]
-            return measure(
-                [sys.executable, "-c", OURS, action, *place, str(path)], {"PYTHONPATH": str(ROOT / "operator")}
-            )
-        arguments = {
-            "init": ["init"],
-            "backup": ["backup", "."],
-            "restore": ["restore", "latest", "--target", str(path)],
+    def make(self, group: str) -> None:
+        """Write a group's files."""
+        sources: dict[str, Files | Large] = {
+            "large": self.large,
+            "20k": self.few,
+            "200k": self.many,
+            "prune": self.aged,
+            "insert": self.inserted,
         }
-        environment = {
-            "RESTIC_REPOSITORY": f"s3:{self._endpoint}/bench/{self._prefix}", "RESTIC_PASSWORD": PASSWORD,
-            "RESTIC_CACHE_DIR": str(self._cache), "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-        }  # fmt: skip
-        cwd = path if action == "backup" else None
-        return measure(["timeout", "600", str(restic()), "-q", *arguments[action]], environment, cwd)
-
-    def init(self) -> Cost:
-        return self._run("init", Path())
-
-    def backup(self, source: Path) -> Cost:
-        return self._run("backup", source)
-
-    def restore(self, target: Path) -> Cost:
-        cost = self._run("restore", target)
-        shutil.rmtree(target)
-        return cost
+        sources[group].make(self.root / group)
 
 
-def make_large(path: Path, size: int) -> None:
-    """`size` MiB in four files, half of it noise and half text."""
-    path.mkdir()
-    for number in range(4):
-        with (path / f"file-{number}").open("wb") as file:
-            for part in range(size // 4 // 4):
-                seed = number * 1000 + part
-                file.write(noise(4 * MIB, seed) if number % 2 else text(4 * MIB, seed))
+class Rounds:
+    """The measuring of each group of rows, one round at a time."""
 
+    def __init__(self, bench: Bench, work: Work, table: Table) -> None:
+        self._bench, self._work, self._table = bench, work, table
+        self._aged: dict[str, Contender] = {}
 
-def make_many(path: Path, count: int) -> None:
-    """Files of about 10 KB, a hundred in a directory, half of them text."""
-    path.mkdir()
-    size = random.Random(7)
-    for number in range(count):
-        directory = path / f"{number // 100:04d}"
-        directory.mkdir(exist_ok=True)
-        length = size.randrange(5_000, 15_000)
-        (directory / f"{number:06d}").write_bytes(noise(length, number) if number % 2 else text(length, number))
+    def run(self, group: str, number: int) -> None:
+        """One round: both contenders, in the order that the round's number says."""
+        path = self._work.root / group
+        warm(path)
+        order = (RESTIC, OURS) if number % 2 else (OURS, RESTIC)
+        {
+            "large": self._large,
+            "20k": self._few,
+            "200k": self._many,
+            "prune": self._prune,
+            "insert": self._insert,
+        }[group](path, [Contender(self._bench, who) for who in order], number)
+
+    def _cost(self, row: str, target: Target, contender: Contender, run: Callable[[], Cost]) -> None:
+        os.sync()  # what another left to be written shall not slow this one down
+        try:
+            cost = run()
+        except RuntimeError as error:  # told at the end; the other rows are worth their time
+            self._table.failure(row, contender.who, str(error))
+            return
+        self._table.cost(row, target, contender.who, cost)
+        sys.stderr.write(f"{contender.who:7}{row:34}{cost.wall:8.2f} s{cost.cpu:8.2f} s CPU{cost.peak:7.0f} MiB\n")
+
+    def _first(self, name: str, target: Target, path: Path, contender: Contender) -> None:
+        contender.init()
+        self._cost(f"{name}: first backup", target, contender, partial(contender.backup, path))
+        self._table.size(f"{name}: stored", STORED, contender.who, contender.stored())
+        self._cost(f"{name}: unchanged backup", UNCHANGED, contender, partial(contender.backup, path))
+
+    def _large(self, path: Path, contenders: list[Contender], number: int) -> None:
+        for contender in contenders:
+            self._first("1 GiB", Target(0.50, 0.40), path, contender)
+            self._cost("1 GiB: restore", Target(0.60, 0.60), contender, contender.restore)
+            self._cost("1 GiB: check --read-data", Target(0.70, 0.70), contender, contender.check)
+            contender.drop()
+
+    def _few(self, path: Path, contenders: list[Contender], number: int) -> None:
+        for contender in contenders:
+            self._first("20,000 files", Target(0.45, 0.50), path, contender)
+            self._cost("20,000 files: restore", Target(0.60, 0.60), contender, contender.restore)
+            contender.drop()
+
+    def _many(self, path: Path, contenders: list[Contender], number: int) -> None:
+        for contender in contenders:
+            self._first("200,000 files", Target(0.50, 0.60), path, contender)
+        self._work.many.change(path, 0.02, number + 1)
+        settle()
+        warm(path)
+        for contender in contenders:
+            self._cost("200,000 files: 2% changed", Target(0.40, 0.45), contender, partial(contender.backup, path))
+            contender.drop()
+
+    def _prune(self, path: Path, contenders: list[Contender], number: int) -> None:
+        if not self._aged:
+            self._age(path)
+        for contender in contenders:
+            with self._aged[contender.who].copied() as copy:
+                self._cost("forget + prune", Target(0.70, 0.70), copy, partial(copy.forget_and_prune, SNAPSHOTS // 2))
+                self._table.size("forget + prune: left", STORED, copy.who, copy.stored())
+
+    def _age(self, path: Path) -> None:
+        """Snapshots of a source of which a twentieth changes from each to the next; made once, and copied."""
+        self._aged = {who: Contender(self._bench, who) for who in (OURS, RESTIC)}
+        for contender in self._aged.values():
+            contender.init()
+        for generation in range(1, SNAPSHOTS + 1):
+            for contender in self._aged.values():
+                contender.backup(path)
+            self._work.aged.change(path, 0.05, generation)
+
+    def _insert(self, path: Path, contenders: list[Contender], number: int) -> None:
+        before = {}
+        for contender in contenders:
+            contender.init()
+            contender.backup(path)
+            before[contender.who] = contender.stored()
+        self._work.inserted.insert(path, INSERTED)
+        settle()
+        for contender in contenders:
+            contender.backup(path)
+            grown = contender.stored() - before[contender.who]
+            self._table.size(f"{INSERTED} bytes before 4 files: grows", 1.0, contender.who, grown)
+            contender.drop()
 
 
 def main() -> None:
+    """Measure and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--size", type=int, default=1024, help="MiB of large files")
-    parser.add_argument("--files", type=int, default=20_000, help="small files")
+    parser.add_argument("--scale", type=float, default=1.0, help="sizes and numbers of files, relative to the table's")
+    parser.add_argument("--only", action="append", choices=GROUPS, help="this group of rows (may be repeated)")
     options = parser.parse_args()
-    results: dict[str, dict[str, list[Cost]]] = {}
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, Seaweed() as seaweed:
-        work = Path(name)
-        seaweed.make_bucket("bench")
-        # In a process of its own: what this one has held counts as the peak of each process that it starts.
-        maker = multiprocessing.get_context("spawn").Process(target=prepare, args=(work, options.size, options.files))
-        maker.start()
-        maker.join()
-        time.sleep(2.5)  # the files' times shall precede the first backup's, so that the second may trust them
-        for number in range(options.rounds):
-            contenders = [True, False] if number % 2 else [False, True]
-            for ours in contenders:
-                for source in ("large", "many"):
-                    contender = Contender(seaweed.endpoint, f"{number}-{ours}-{source}", work / "cache", ours)
-                    rows: list[tuple[str, Callable[[], Cost]]] = [
-                        ("first backup", lambda c=contender, s=source: c.backup(work / s)),  # type: ignore[misc]
-                        ("unchanged backup", lambda c=contender, s=source: c.backup(work / s)),  # type: ignore[misc]
-                        ("restore", lambda c=contender: c.restore(work / "target")),  # type: ignore[misc]
-                    ]
-                    contender.init()
-                    for row, run in rows:
-                        cost = run()
-                        who = "ours" if ours else "restic"
-                        results.setdefault(f"{source}: {row}", {}).setdefault(who, []).append(cost)
-        report(results, options)
+    groups = options.only or GROUPS
+    table = Table()
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        work = Work.of(directory / "sources", options.scale)
+        with multiprocessing.get_context("spawn").Pool(2) as pool:
+            pool.map(work.make, groups)
+        settle()
+        bench = Bench(stack.enter_context(Seaweed()), directory)
+        rounds = Rounds(bench, work, table)
+        for group in groups:
+            for number in range(options.rounds):
+                rounds.run(group, number)
+    _report(table, options)
 
 
-def prepare(work: Path, size: int, files: int) -> None:
-    """Make the sources, and read everything once, so that nobody pays for the disk."""
-    make_large(work / "large", size)
-    make_many(work / "many", files)
-    for directory in ("large", "many"):
-        for path in (work / directory).rglob("*"):
-            if path.is_file():
-                path.read_bytes()
-
-
-def report(results: dict[str, dict[str, list[Cost]]], options: argparse.Namespace) -> None:
-    """Print the table and write the JSON."""
-    print(f"large: {options.size} MiB in 4 files; many: {options.files} files of about 10 KB; {options.rounds} rounds")
-    print(f"{'work':<24} {'wall ours/restic':>22} {'CPU ours/restic':>22} {'peak MiB ours/restic':>22}")
-    summary = {}
-    for row, costs in results.items():
-        cells = []
-        for field in ("wall", "cpu", "peak"):
-            ours, theirs = (
-                statistics.median(getattr(cost, field) for cost in costs[who]) for who in ("ours", "restic")
-            )
-            cells.append(f"{ours:7.2f}/{theirs:7.2f} {ours / theirs:5.2f}")
-            summary.setdefault(row, {})[field] = {"ours": ours, "restic": theirs, "ratio": round(ours / theirs, 3)}
-        print(f"{row:<24} {cells[0]:>22} {cells[1]:>22} {cells[2]:>22}")
-    build = ROOT / "build"
-    build.mkdir(exist_ok=True)
-    raw = {
-        row: {who: [asdict(cost) for cost in costs] for who, costs in found.items()} for row, found in results.items()
-    }
-    (build / "bench-engine.json").write_text(json.dumps({"summary": summary, "runs": raw}, indent=1) + "\n")
+def _report(table: Table, options: argparse.Namespace) -> None:
+    version = subprocess.run([str(restic()), "version"], capture_output=True, text=True, check=True).stdout.strip()
+    where = f"{len(os.sched_getaffinity(0))} CPUs, Python {platform.python_version()}, {version}"
+    print(f"medians of {options.rounds} rounds at scale {options.scale:g}; {where}")
+    for line in table.lines():
+        print(line)
+    document = {"rounds": options.rounds, "scale": options.scale, "where": where, **table.json()}
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build" / "bench-engine.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

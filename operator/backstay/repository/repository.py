@@ -23,7 +23,7 @@ from backstay.repository.errors import (
     SnapshotNotFound,
 )
 from backstay.repository.index import Index
-from backstay.repository.lock import REFRESH_SECONDS, SharedLock
+from backstay.repository.lock import REFRESH_SECONDS, Lock
 from backstay.repository.outcome import Progress, Restoration
 from backstay.repository.reader import Reader, parse_id
 from backstay.repository.restorer import Restorer
@@ -223,6 +223,26 @@ class Repository:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
+    def lock(
+        self,
+        *,
+        exclusive: bool = False,
+        holder: str = "",
+        wait: float = 0.0,
+        refresh_seconds: float = REFRESH_SECONDS,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> Lock:
+        """A block under a lock in the name of `holder` (default: this host's name); see `Lock`."""
+        return Lock(
+            self.store,
+            self.codec,
+            holder or socket.gethostname(),
+            exclusive=exclusive,
+            refresh_seconds=refresh_seconds,
+            wait=wait,
+            on_wait=on_wait,
+        )
+
     def writer(
         self,
         holder: str = "",
@@ -230,13 +250,16 @@ class Repository:
         index_blobs: int = INDEX_BLOBS,
         index_seconds: float = INDEX_SECONDS,
         refresh_seconds: float = REFRESH_SECONDS,
+        wait: float = 0.0,
+        on_wait: Callable[[str], None] | None = None,
     ) -> Writer:
         """A block in which to write, under a shared lock in the name of `holder` (default: this host's name).
 
         Leaving it stores what is pending and removes the lock. An index is saved each time `index_blobs` new blobs or
-        `index_seconds` have come together. Raises RepositoryLocked when an exclusive lock is held.
+        `index_seconds` have come together. Raises RepositoryLocked when an exclusive lock is held for all of the `wait`
+        seconds; `on_wait` is told when waiting begins.
         """
-        lock = SharedLock(self.store, self.codec, holder or socket.gethostname(), refresh_seconds=refresh_seconds)
+        lock = self.lock(holder=holder, refresh_seconds=refresh_seconds, wait=wait, on_wait=on_wait)
         return Writer(
             self.store,
             self.codec,

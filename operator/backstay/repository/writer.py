@@ -28,7 +28,7 @@ from backstay.repository.chunker import Chunker
 from backstay.repository.crypto import OVERHEAD
 from backstay.repository.errors import RepositoryError
 from backstay.repository.index import Index
-from backstay.repository.lock import SharedLock
+from backstay.repository.lock import Lock
 from backstay.repository.outcome import Archive, Progress
 from backstay.repository.reader import Reader
 from backstay.repository.snapshot import Snapshot
@@ -53,7 +53,7 @@ class Writer:
         codec: Codec,
         index: Index,
         reader: Reader,
-        lock: SharedLock,
+        lock: Lock,
         load_index: Callable[[], None],
         forget_index: Callable[[], None],
         make_chunker: Callable[[], Chunker],

@@ -63,6 +63,13 @@ class WrongPassword(RepositoryError):
     permanent = True
 
 
+class KeyRefused(RepositoryError):
+    """No such key, or it must not be removed."""
+
+    reason = "KeyRefused"
+    permanent = True
+
+
 class RepositoryNotFound(RepositoryError):
     """There is no repository under the bucket and prefix."""
 
@@ -148,3 +155,10 @@ class WorkerFailed(RepositoryError):
     """A process that worked for this one ended, or failed in a way that nobody foresaw."""
 
     reason = "WorkerFailed"
+
+
+class InvalidPattern(RepositoryError):
+    """A pattern of paths that cannot be understood."""
+
+    reason = "InvalidPattern"
+    permanent = True

@@ -9,12 +9,15 @@ import base64
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import msgspec
 
 from backstay.repository import rfc3339
 from backstay.repository.crypto import Key
-from backstay.repository.errors import Corrupted, RepositoryNotFound, WrongPassword
+from backstay.repository.errors import Corrupted, KeyRefused, ObjectNotFound, RepositoryNotFound, WrongPassword
 from backstay.repository.snapshot import now
 from backstay.repository.store import Store
 
@@ -34,6 +37,16 @@ class _KeyFile(msgspec.Struct):
     created: str = ""
     username: str = ""
     hostname: str = ""
+
+
+@dataclass(frozen=True)
+class KeyInfo:
+    """A key file that is in the repository: who made it, where, and when (UTC). All of it is only said, not proven."""
+
+    id: str
+    created: datetime
+    username: str
+    hostname: str
 
 
 class _MacJSON(msgspec.Struct):
@@ -134,3 +147,63 @@ def search(store: Store, password: str) -> tuple[Key, str]:
     if damage is not None:
         raise damage
     raise WrongPassword("opening the repository: no key opens with this password; check the Secret that holds it")
+
+
+def infos(store: Store) -> Iterator[KeyInfo]:
+    """What the repository's key files tell about themselves. Raises Corrupted on one that is damaged."""
+    for name, size in store.list("keys/"):
+        if not size:
+            continue
+        try:
+            key_file = _read(store, name)
+        except ObjectNotFound:  # removed since it was listed
+            continue
+        try:
+            created = rfc3339.to_datetime(key_file.created)
+        except ValueError:
+            created = datetime.fromtimestamp(0, UTC)
+        yield KeyInfo(name.removeprefix("keys/"), created, key_file.username, key_file.hostname)
+
+
+def find(store: Store, beginning: str) -> str:
+    """The id of the one key file whose id begins so. Raises KeyRefused when there is none, or more than one."""
+    names = [name.removeprefix("keys/") for name, size in store.list("keys/") if size]
+    found = [key_id for key_id in names if key_id.startswith(beginning)] if beginning else []
+    if len(found) != 1:
+        many = "more than one key has" if found else "no key has"
+        raise KeyRefused(f"looking for key {beginning!r}: {many} an id that begins so; list them to see all")
+    return found[0]
+
+
+def remove(store: Store, key_id: str, *, current: str) -> None:
+    """Delete a key file. Raises KeyRefused for the one that is in use and for the last one.
+
+    `current`: id of the key that the repository was opened with. Who has seen the master key keeps it: removing a key
+    ends what its password opens from now on, and revokes nothing that was read before.
+    """
+    if key_id == current:
+        raise KeyRefused(
+            f"removing key {key_id[:8]}: the repository was opened with it; open it with another key's password,"
+            " or change this one's"
+        )
+    if not any(name != f"keys/{key_id}" for name, size in store.list("keys/") if size):
+        raise KeyRefused(f"removing key {key_id[:8]}: it is the last one, and nothing could be read without it")
+    store.delete(f"keys/{key_id}")
+
+
+def change(store: Store, password: str, master: Key, *, current: str, username: str, hostname: str) -> str:
+    """Replace the key `current` by one for another password; the new key's id.
+
+    The new one is read back and opened before the old one goes, so that at every moment there is one that works.
+    """
+    key_id = add(store, password, master, username=username, hostname=hostname)
+    prove(store, key_id, password)
+    store.delete(f"keys/{current}")
+    return key_id
+
+
+def prove(store: Store, key_id: str, password: str) -> None:
+    """Read a key file back and open it. Raises WrongPassword or Corrupted when it does not give the master key."""
+    name = f"keys/{key_id}"
+    if _try(_read(store, name), name, password) is None:
+        raise WrongPassword(f"proving the new key {key_id[:8]}: it does not open with its password; remove it")

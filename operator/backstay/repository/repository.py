@@ -232,11 +232,12 @@ class Repository:
         refresh_seconds: float = REFRESH_SECONDS,
         on_wait: Callable[[str], None] | None = None,
     ) -> Lock:
-        """A block under a lock in the name of `holder` (default: this host's name); see `Lock`."""
+        """A block under a lock in the name of `holder` (default: made from this host's name); see `Lock`."""
         return Lock(
             self.store,
             self.codec,
-            holder or socket.gethostname(),
+            # Not the bare name: restic sends a hangup to a holder of that name, to see whether it lives.
+            holder or f"backstay@{socket.gethostname()}",
             exclusive=exclusive,
             refresh_seconds=refresh_seconds,
             wait=wait,
@@ -253,7 +254,7 @@ class Repository:
         wait: float = 0.0,
         on_wait: Callable[[str], None] | None = None,
     ) -> Writer:
-        """A block in which to write, under a shared lock in the name of `holder` (default: this host's name).
+        """A block in which to write, under a shared lock in the name of `holder` (default: made from this host's name).
 
         Leaving it stores what is pending and removes the lock. An index is saved each time `index_blobs` new blobs or
         `index_seconds` have come together. Raises RepositoryLocked when an exclusive lock is held for all of the `wait`

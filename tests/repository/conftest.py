@@ -63,8 +63,9 @@ class Restic:
     location: S3Location
     cache: Path
 
-    def run(self, *arguments: str, timeout: float = 120, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        environment = {
+    def environment(self) -> dict[str, str]:
+        """Where the repository is, and what opens it."""
+        return {
             **os.environ,
             "RESTIC_PASSWORD": PASSWORD,
             "RESTIC_REPOSITORY": f"s3:{self.location.endpoint}/{self.location.bucket}/{self.location.prefix}",
@@ -72,9 +73,11 @@ class Restic:
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         }
+
+    def run(self, *arguments: str, timeout: float = 120, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(self.binary), *arguments],
-            env=environment,
+            env=self.environment(),
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -62,7 +62,7 @@ class Work:
             Files(scaled(20_000), 5_000, 15_000),
             Files(scaled(200_000), 750, 2_250),
             Files(scaled(4_000), 20_000, 80_000),
-            Large(scaled(256)),
+            Large(scaled(256), 32),
         )
 
     def make(self, group: str) -> None:
@@ -165,7 +165,7 @@ class Rounds:
         for contender in contenders:
             contender.backup(path)
             grown = contender.stored() - before[contender.who]
-            self._table.size(f"{INSERTED} bytes before 4 files: grows", 1.0, contender.who, grown)
+            self._table.size(f"{INSERTED} bytes at the front: growth", 1.0, contender.who, grown)
             contender.drop()
 
 

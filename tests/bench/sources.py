@@ -50,16 +50,17 @@ class Files:
 
 @dataclass(frozen=True)
 class Large:
-    """Four large files, half of them noise and half text. `size`: MiB in all."""
+    """Large files, half of them noise and half text. `size`: MiB in all."""
 
     size: int
+    files: int = 4
 
     def make(self, root: Path) -> None:
         """Write them."""
         root.mkdir(parents=True)
-        rest = self.size * MIB // 4
-        for number in range(4):
-            with (root / f"file-{number}").open("wb") as file:
+        rest = self.size * MIB // self.files
+        for number in range(self.files):
+            with (root / f"file-{number:02d}").open("wb") as file:
                 for part, start in enumerate(range(0, rest, PART)):
                     make = noise if number % 2 else text
                     file.write(make(min(PART, rest - start), number * 100_000 + part))

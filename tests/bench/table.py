@@ -80,7 +80,7 @@ class Table:
         for (name, who), message in self._failures.items():
             yield f"FAILED {name} ({who}): {message}"
         missed = self.missed()
-        yield f"missed (!): {', '.join(missed)}" if missed else "no target is missed"
+        yield f"{len(missed)} targets are missed (!)" if missed else "no target is missed"
 
     def missed(self) -> list[str]:
         """What did not reach its target."""

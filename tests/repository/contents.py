@@ -5,6 +5,7 @@ The independent reader gives it; here it is asked of the engine and of a file sy
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -25,6 +26,15 @@ def linked(found: Contents) -> Contents:
     for path in sorted(found):
         if (same := found[path].get("same file as")) is not None:
             found[path]["same file as"] = first.setdefault(same, path)
+    return found
+
+
+def digested(found: Contents) -> Contents:
+    """With the length and the SHA-256 of a file in the place of its content."""
+    for entry in found.values():
+        if "content" in entry:
+            content = entry["content"]
+            entry["content"] = (len(content), hashlib.sha256(content).hexdigest())
     return found
 
 

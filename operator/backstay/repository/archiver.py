@@ -1,442 +1,343 @@
-"""From a directory to a tree in the repository.
+"""From a directory to a tree in the repository: which directory is worked on when, and by whom.
 
-One thread walks, reads small files and cuts large ones; a few workers hash, compress and seal the cuts. The source is
-read with plain reads into our own buffers, never mapped: a file that is truncated under a mapping kills the process,
-and files do change while they are read here. What changes, vanishes or cannot be read is reported, never just skipped.
-
-A file is taken over from the parent without being read when type, size, mtime, ctime and inode are those of the parent,
-every blob of it is in the index, and both times lie well before the parent was taken: a write in the same tick of the
-clock as the parent's reading would otherwise stay unseen for ever.
+What is below a directory is stored first, so that a tree is made when all ids in it are known. The newest task goes
+first, which keeps the number of open directories small. With a crew the tasks go to its processes; this one knows what
+is stored already, hands out the memory for packs, and uploads them.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
+import selectors
 import stat
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from backstay.repository import rfc3339, tree
-from backstay.repository.blob import BlobType
-from backstay.repository.chunker import MIN_SIZE, Chunker
+from backstay.repository.archive_worker import (
+    Ask,
+    Filled,
+    Finish,
+    Finished,
+    FromWorker,
+    SlotWanted,
+    Told,
+    Tree,
+    split_marks,
+)
+from backstay.repository.blob import BlobType, Codec
+from backstay.repository.chunker import Chunker
+from backstay.repository.crew import Channel, Crew
 from backstay.repository.errors import Corrupted, SourceError
-from backstay.repository.metadata import SELINUX
 from backstay.repository.outcome import Archive, Progress, Warning
 from backstay.repository.reader import Reader
+from backstay.repository.scanner import WARNINGS, Below, Done, Exclude, Scanner, Settings, Task
 from backstay.repository.snapshot import Snapshot
-from backstay.repository.tree import NodeJSON
 
 if TYPE_CHECKING:
     from backstay.repository.writer import Writer
 
-WORKERS = 2
-CHUNKS = 6  # cuts of large files in memory at once, each of 8 MiB at most
-WARNINGS = 100  # warnings that are kept; all are counted
 CLOCK_TICK = 2_000_000_000  # ns by which a file's times must precede the parent's
 _PROGRESS_SECONDS = 0.25
-_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass
-class _File:
-    """A large file whose cuts are still being stored."""
-
-    head: str
-    tail: str
-    ids: list[bytes | None]
-    pending: list[Future[None]]
-
-    def encode(self) -> str:
-        for job in self.pending:
-            job.result()
-        return self.head + _content_member([blob_id.hex() for blob_id in self.ids if blob_id is not None]) + self.tail
-
-
-@dataclass
-class _Directory:
-    """A directory that is being walked. `before`: the parent's nodes by their quoted names."""
+class _Open:
+    """A directory that is not stored yet. `waiting`: how many directories below must be stored before."""
 
     path: bytes
-    name: str
-    status: os.stat_result
-    entries: list[os.DirEntry[bytes]]
-    before: dict[str, NodeJSON]
-    position: int = 0
-    nodes: list[str | _File] = field(default_factory=list)
+    above: _Open | None
+    before: bytes
+    device: int
+    device_number: int
+    waiting: int = 0
+    subtrees: dict[bytes, bytes] | None = None
+
+
+@dataclass
+class _Figures:
+    files: int = 0
+    size: int = 0
+    new: int = 0
+    changed: int = 0
+    unmodified: int = 0
+    changed_while_read: int = 0
+    dirs: int = 0
+    dirs_new: int = 0
+    dirs_changed: int = 0
+    dirs_unmodified: int = 0
+    warnings: list[Warning] = field(default_factory=list)
+    warning_count: int = 0
 
 
 class Archiver:
     """One walk over one directory."""
 
     def __init__(
-        self, writer: Writer, reader: Reader, chunker: Chunker, progress: Callable[[Progress], None] | None
+        self, writer: Writer, reader: Reader, codec: Codec, seed: int, progress: Callable[[Progress], None] | None
     ) -> None:
         self._writer = writer
         self._reader = reader
-        self._chunker = chunker
-        self._root = b""
+        self._codec = codec
+        self._seed = seed
         self._progress = progress
-        self._told = 0.0
-        self._workers: ThreadPoolExecutor | None = None
-        self._room = threading.BoundedSemaphore(CHUNKS)
-        self._parent_time = 0
-        self._devices: dict[int, int] = {}
-        self._links: dict[tuple[int, int], str] = {}
-        self._xattrs = True
-        self._files = self._dirs = self._bytes = 0
-        self._new = self._changed = self._unmodified = 0
-        self._warnings: list[Warning] = []
-        self._warning_count = 0
-        self._changed_while_read = 0
+        self._told_at = 0.0
+        self._told_files = self._told_bytes = 0
+        self._tasks: list[_Open] = []
+        self._figures = _Figures()
+        self._root_tree = b""
 
-    def run(self, path: str, name: str, parent: Snapshot | None) -> Archive:
+    def run(
+        self,
+        path: str,
+        name: str,
+        parent: Snapshot | None,
+        crew: Crew | None,
+        exclude: Exclude | None,
+        *,
+        one_file_system: bool,
+    ) -> Archive:
         """Walk `path`. See Writer.backup."""
-        root = self._root = os.fsencode(path).rstrip(b"/") or b"/"
-        added = self._writer.added_bytes
-        plain = self._writer.added_plain_bytes
-        data_blobs, tree_blobs = (self._writer.added_blobs(kind) for kind in BlobType)
+        writer = self._writer
+        root = os.fsencode(path)
+        added, plain = writer.added_bytes, writer.added_plain_bytes
+        data_blobs, tree_blobs = (writer.added_blobs(kind) for kind in BlobType)
         try:
             status = os.stat(root)
             if not stat.S_ISDIR(status.st_mode):
                 raise SourceError(f"reading {path}: it is not a directory")
-            top = self._enter(root, os.fsencode(name), status, self._parent_tree(parent, name))
+            before = self._parent_tree(parent, name)
+            settings = Settings(root, status.st_dev, self._parent_time(parent), one_file_system, exclude)
+            scanner = Scanner(settings, writer, self._codec, lambda: Chunker(self._seed), self._tell)
         except OSError as error:
             raise SourceError(f"reading {path}: {error.strerror}; check the mount and the mover's user") from error
-        self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="seal")
         try:
-            tree_id, node = self._walk(top)
+            scanner.prove_readable()
+            self._tasks.append(_Open(b"", None, before, status.st_dev, 1))
+            if crew is not None and crew.usable:
+                self._run_crew(crew, settings)
+            else:
+                self._run_here(scanner)
+            tree_id = self._root_tree
             if name:
-                tree_id = self._writer.save_blob(BlobType.TREE, tree.join([node])).hex()
+                node = scanner.root_node(tree.name_text(os.fsencode(name)), tree_id.hex())
+                tree_id = writer.save_blob(BlobType.TREE, tree.join([node]))
+        except OSError as error:
+            raise SourceError(f"reading {path}: {error.strerror}; check the mount and the mover's user") from error
         finally:
-            self._workers.shutdown(wait=True, cancel_futures=True)
-        self._tell(force=True)
+            scanner.close()
+        self._tell(0, 0, force=True)
+        done = self._figures
         return Archive(
-            tree=tree_id,
-            files=self._files,
-            dirs=self._dirs,
-            bytes=self._bytes,
-            added_bytes=self._writer.added_bytes - added,
-            warnings=tuple(self._warnings),
-            warning_count=self._warning_count,
-            changed_while_read=self._changed_while_read,
-            files_new=self._new,
-            files_changed=self._changed,
-            files_unmodified=self._unmodified,
-            data_blobs=self._writer.added_blobs(BlobType.DATA) - data_blobs,
-            tree_blobs=self._writer.added_blobs(BlobType.TREE) - tree_blobs,
-            data_added=self._writer.added_plain_bytes - plain,
+            tree=tree_id.hex(),
+            files=done.files,
+            dirs=done.dirs,
+            bytes=done.size,
+            added_bytes=writer.added_bytes - added,
+            warnings=tuple(done.warnings),
+            warning_count=done.warning_count,
+            changed_while_read=done.changed_while_read,
+            files_new=done.new,
+            files_changed=done.changed,
+            files_unmodified=done.unmodified,
+            dirs_new=done.dirs_new,
+            dirs_changed=done.dirs_changed,
+            dirs_unmodified=done.dirs_unmodified,
+            data_blobs=writer.added_blobs(BlobType.DATA) - data_blobs,
+            tree_blobs=writer.added_blobs(BlobType.TREE) - tree_blobs,
+            data_added=writer.added_plain_bytes - plain,
         )
 
     # --- the parent -----------------------------------------------------------------------------------------------
 
-    def _parent_tree(self, parent: Snapshot | None, name: str) -> str | None:
+    def _parent_time(self, parent: Snapshot | None) -> int:
         if parent is None:
-            return None
-        self._parent_time = rfc3339.to_ns(rfc3339.from_datetime(parent.time)) - CLOCK_TICK
+            return 0
+        return rfc3339.to_ns(rfc3339.from_datetime(parent.time)) - CLOCK_TICK
+
+    def _parent_tree(self, parent: Snapshot | None, name: str) -> bytes:
+        """The id of the parent's tree of the root; none when it cannot be read."""
+        if parent is None:
+            return b""
         if not name:
-            return parent.tree
-        return next((n.subtree for n in self._parent_nodes(parent.tree).values() if n.name == tree.quote(name)), None)
-
-    def _parent_nodes(self, tree_id: str | None) -> dict[str, NodeJSON]:
-        """The parent's nodes by quoted name; none when it cannot be read, since reading the source again is safe."""
-        if not tree_id:
-            return {}
+            return bytes.fromhex(parent.tree)
         try:
-            nodes = tree.decode_raw(self._reader.tree(bytes.fromhex(tree_id)), tree_id)
-        except (Corrupted, ValueError) as error:
-            self._warn(b"", f"the parent cannot be used here, so all is read again: {error}")
-            return {}
-        return {node.name: node for node in nodes}
+            nodes = tree.decode(self._reader.tree(bytes.fromhex(parent.tree)), parent.tree)
+        except Corrupted as error:
+            self._warn(b"/", f"the parent cannot be used, so all is read again: {error}")
+            return b""
+        return next((bytes.fromhex(node.subtree) for node in nodes if node.name == name and node.subtree), b"")
 
-    def _unchanged(self, status: os.stat_result, before: NodeJSON) -> bool:
-        if (
-            before.size != status.st_size
-            or before.inode != status.st_ino
-            or before.content is None
-            or status.st_mtime_ns > self._parent_time
-            or status.st_ctime_ns > self._parent_time
-            or not _same_time(before.mtime, status.st_mtime_ns)
-            or not _same_time(before.ctime, status.st_ctime_ns)
-        ):
-            return False
-        try:
-            return all(self._writer.has_blob(BlobType.DATA, bytes.fromhex(text)) for text in before.content)
-        except ValueError:
-            return False
-
-    # --- the walk -------------------------------------------------------------------------------------------------
-
-    def _enter(self, path: bytes, name: bytes, status: os.stat_result, before: str | None) -> _Directory:
-        with os.scandir(path) as found:
-            entries = sorted(found, key=_name)
-        return _Directory(path, tree.name_text(name), status, entries, self._parent_nodes(before))
-
-    def _walk(self, top: _Directory) -> tuple[str, str]:
-        """Depth first; a loop, since trees may be deeper than Python's stack. The root's tree id and node."""
-        stack = [top]
-        while True:
-            directory = stack[-1]
-            below = None
-            while below is None and directory.position < len(directory.entries):
-                entry = directory.entries[directory.position]
-                directory.position += 1
-                below = self._entry(directory, entry)
-            if below is not None:
-                stack.append(below)
-                continue
-            stack.pop()
-            tree_id, node = self._leave(directory)
-            if not stack:
-                return tree_id, node
-            stack[-1].nodes.append(node)
-
-    def _leave(self, directory: _Directory) -> tuple[str, str]:
-        encoded = [node if isinstance(node, str) else node.encode() for node in directory.nodes]
-        tree_id = self._writer.save_blob(BlobType.TREE, tree.join(encoded)).hex()
-        self._dirs += 1
-        self._tell()
-        head = self._head(directory.path, directory.name, directory.status)
-        return tree_id, f'{head}{self._xattr_member(directory.path)},"content":null,"subtree":"{tree_id}"}}'
-
-    def _entry(self, directory: _Directory, entry: os.DirEntry[bytes]) -> _Directory | None:
-        """Take in one entry; a directory is given back, to be walked next."""
-        try:
-            status = entry.stat(follow_symlinks=False)
-            kind = stat.S_IFMT(status.st_mode)
-            if kind == stat.S_IFREG:
-                self._regular(directory, entry, status)
-            elif kind == stat.S_IFDIR:
-                return self._subdirectory(directory, entry, status)
-            elif kind == stat.S_IFSOCK:
-                self._warn(entry.path, "a socket, which cannot be stored; its server makes it anew")
-            else:
-                self._special(directory, entry, status, kind)
-        except FileNotFoundError:
-            self._warn(entry.path, "vanished while the backup ran")
-        except OSError as error:
-            self._warn(entry.path, f"cannot be read: {error.strerror}")
-        return None
-
-    def _subdirectory(
-        self, directory: _Directory, entry: os.DirEntry[bytes], status: os.stat_result
-    ) -> _Directory | None:
-        name = tree.name_text(entry.name)
-        before = directory.before.get(tree.quote(name)) if directory.before else None
-        if entry.name == b"lost+found" and directory.path == self._root and _empty_or_closed(entry.path):
-            return None  # the file system's own, which most movers may not even list
-        try:
-            return self._enter(entry.path, entry.name, status, before.subtree if before else None)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            self._warn(entry.path, f"cannot be listed, so what is in it is missing: {error.strerror}")
-            return _Directory(entry.path, name, status, [], {})
-
-    def _special(self, directory: _Directory, entry: os.DirEntry[bytes], status: os.stat_result, kind: int) -> None:
-        """Symlinks, fifos and devices."""
-        members = ""
-        if kind != stat.S_IFIFO and status.st_nlink:
-            members = f',"links":{status.st_nlink}'
-        if kind == stat.S_IFLNK:
-            members += tree.linktarget_fields(tree.name_text(os.readlink(entry.path)))
-        members += self._xattr_member(entry.path)
-        if kind in (stat.S_IFBLK, stat.S_IFCHR) and status.st_rdev:
-            members += f',"device":{status.st_rdev}'
-        head = self._head(entry.path, tree.name_text(entry.name), status)
-        directory.nodes.append(f'{head}{members},"content":null}}')
-
-    def _regular(self, directory: _Directory, entry: os.DirEntry[bytes], status: os.stat_result) -> None:
-        name = tree.name_text(entry.name)
-        before = directory.before.get(tree.quote(name)) if directory.before else None
-        if before is not None and before.type == "file" and self._unchanged(status, before):
-            assert before.content is not None
-            self._unmodified += 1
-            size = status.st_size
-            self._done(size)
-            directory.nodes.append(
-                f"{self._file_head(entry.path, name, status, size)}{_content_member(before.content)}}}"
-            )
-            return
-        if before is None:
-            self._new += 1
-        else:
-            self._changed += 1
-        link = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
-        if link is not None and link in self._links:
-            content = self._links[link]
-            self._done(status.st_size)
-            directory.nodes.append(f"{self._file_head(entry.path, name, status, status.st_size)}{content}}}")
-            return
-        descriptor = os.open(entry.path, _OPEN_FLAGS)
-        try:
-            opened = os.fstat(descriptor)
-            if not stat.S_ISREG(opened.st_mode) or (opened.st_ino, opened.st_dev) != (status.st_ino, status.st_dev):
-                self._warn(entry.path, "was replaced by another file while the backup ran; the new one is stored")
-                if not stat.S_ISREG(opened.st_mode):
-                    return
-                status = opened
-            if status.st_size <= MIN_SIZE:
-                data = os.read(descriptor, status.st_size + 1)
-                if len(data) <= status.st_size and (len(data) == status.st_size or not os.read(descriptor, 1)):
-                    content = self._small(data)
-                    directory.nodes.append(f"{self._file_head(entry.path, name, status, len(data))}{content}}}")
-                    if link is not None:
-                        self._links[link] = content
-                    self._done(len(data))
-                    self._compare(entry.path, status, os.fstat(descriptor), len(data))
-                    return
-                os.lseek(descriptor, 0, os.SEEK_SET)
-            self._large(directory, entry.path, name, status, descriptor, link)
-        finally:
-            os.close(descriptor)
-
-    def _small(self, data: bytes) -> str:
-        if not data:
-            return ',"content":[]'
-        return f',"content":["{self._writer.save_blob(BlobType.DATA, data).hex()}"]'
-
-    def _large(
-        self,
-        directory: _Directory,
-        path: bytes,
-        name: str,
-        status: os.stat_result,
-        descriptor: int,
-        link: tuple[int, int] | None,
-    ) -> None:
-        assert self._workers is not None
-        ids: list[bytes | None] = []
-        jobs: list[Future[None]] = []
-        size = 0
-
-        def readinto(room: memoryview) -> int:
-            return os.readv(descriptor, [room])
-
-        def store(position: int, chunk: bytes) -> None:
-            try:
-                ids[position] = self._writer.save_blob(BlobType.DATA, chunk)
-            finally:
-                self._room.release()
-
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        for chunk in self._chunker.cut(readinto):
-            self._room.acquire()
-            ids.append(None)
-            for job in [job for job in jobs if job.done()]:
-                job.result()  # a failed upload ends the walk here, not at the end of a large file
-                jobs.remove(job)
-            jobs.append(self._workers.submit(store, len(ids) - 1, chunk))
-            size += len(chunk)
-            self._bytes += len(chunk)
-            self._tell()
-        self._files += 1
-        self._compare(path, status, os.fstat(descriptor), size)
-        file = _File(self._file_head(path, name, status, size), "}", ids, jobs)
-        directory.nodes.append(file)
-        if link is not None:
-            encoded = file.encode()
-            directory.nodes[-1] = encoded
-            self._links[link] = encoded[len(file.head) : -1]
-
-    def _compare(self, path: bytes, before: os.stat_result, after: os.stat_result, size: int) -> None:
-        if (
-            size != before.st_size
-            or before.st_size != after.st_size
-            or before.st_mtime_ns != after.st_mtime_ns
-            or before.st_ctime_ns != after.st_ctime_ns
-        ):
-            self._changed_while_read += 1
-            self._warn(path, "changed while it was read; its content may be of no single moment")
-
-    # --- nodes ----------------------------------------------------------------------------------------------------
-
-    def _head(self, path: bytes, name: str, status: os.stat_result) -> str:
-        mtime = rfc3339.from_ns(status.st_mtime_ns)
-        mode = tree.go_mode(status.st_mode)
-        member = f',"mode":{mode}' if mode else ""
-        return (
-            f'{{"name":{tree.json_string(tree.quote(name))},"type":"{tree.type_name(status.st_mode)}"{member}'
-            f',"mtime":"{mtime}","atime":"{mtime}","ctime":"{rfc3339.from_ns(status.st_ctime_ns)}"'
-            f',"uid":{status.st_uid},"gid":{status.st_gid}'
-            + (f',"inode":{status.st_ino}' if status.st_ino else "")
-            + (f',"device_id":{self._device(status)}' if status.st_nlink > 1 and _linkable(status) else "")
+    def _task(self, directory: _Open) -> Task:
+        """What a worker needs to know. The parent's tree is fetched now and not before: many may be waiting."""
+        task = Task(
+            path=directory.path,
+            device=directory.device,
+            device_number=directory.device_number,
+            subtrees=directory.subtrees,
         )
+        if directory.before:
+            try:
+                task.before, location = self._reader.sealed_tree(directory.before)
+                task.before_id, task.before_length = directory.before, location.plain_length
+            except Corrupted as error:
+                self._warn(b"/" + directory.path, f"the parent cannot be used here, so all is read again: {error}")
+        return task
 
-    def _file_head(self, path: bytes, name: str, status: os.stat_result, size: int) -> str:
-        member = f',"size":{size}' if size else ""
-        return f'{self._head(path, name, status)}{member},"links":{status.st_nlink}{self._xattr_member(path)}'
+    # --- the order of things --------------------------------------------------------------------------------------
 
-    def _device(self, status: os.stat_result) -> int:
-        """Small numbers in order of appearance: the kernel's differ from mount to mount and would change every tree."""
-        return self._devices.setdefault(status.st_dev, len(self._devices) + 1)
+    def _take_in(self, directory: _Open, outcome: Below | Done) -> None:
+        if isinstance(outcome, Below):
+            directory.waiting = len(outcome.names)
+            directory.subtrees = directory.subtrees or {}
+            prefix = directory.path + b"/" if directory.path else b""
+            for name, before in zip(reversed(outcome.names), reversed(outcome.before), strict=True):
+                self._tasks.append(_Open(prefix + name, directory, before, outcome.device, outcome.device_number))
+            return
+        self._add_up(outcome)
+        above = directory.above
+        if above is None:
+            self._root_tree = outcome.tree_id
+            return
+        assert above.subtrees is not None
+        above.subtrees[directory.path.rpartition(b"/")[2]] = outcome.tree_id
+        above.waiting -= 1
+        if not above.waiting:
+            self._tasks.append(above)
 
-    def _xattr_member(self, path: bytes) -> str:
-        if not self._xattrs:
-            return ""
+    def _add_up(self, done: Done) -> None:
+        figures = self._figures
+        for name in ("files", "size", "new", "changed", "unmodified", "changed_while_read", "warning_count"):
+            setattr(figures, name, getattr(figures, name) + getattr(done, name))
+        if done.tree_id:
+            figures.dirs += 1
+            figures.dirs_unmodified += done.verbatim
+            figures.dirs_changed += done.had_parent and not done.verbatim
+            figures.dirs_new += not done.had_parent
+        for path, message in done.warnings[: WARNINGS - len(figures.warnings)]:
+            figures.warnings.append(Warning(path.decode("utf-8", "replace"), message))
+
+    def _run_here(self, scanner: Scanner) -> None:
+        while self._tasks:
+            directory = self._tasks.pop()
+            self._take_in(directory, scanner.run(self._task(directory)))
+
+    def _run_crew(self, crew: Crew, settings: Settings) -> None:
         try:
-            names = os.listxattr(path, follow_symlinks=False)
-            if not names:
-                return ""
-            found = [
-                (name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(names) if name != SELINUX
-            ]
-        except OSError as error:
-            if error.errno == 95:  # EOPNOTSUPP: this file system has none
-                self._xattrs = False
-            elif error.errno not in (2, 61):  # ENOENT, ENODATA: gone since
-                self._warn(path, f"its extended attributes cannot be read: {error.strerror}")
-            return ""
-        return tree.xattr_fields(found)
+            _Foreman(self, crew, settings).run()
+        except BaseException:
+            crew.close()  # its processes are in the middle of something that nobody wants any more
+            raise
 
     # --- telling --------------------------------------------------------------------------------------------------
 
-    def _done(self, size: int) -> None:
-        self._files += 1
-        self._bytes += size
-        self._tell()
-
-    def _tell(self, *, force: bool = False) -> None:
+    def _tell(self, files: int, size: int, *, force: bool = False) -> None:
+        self._told_files += files
+        self._told_bytes += size
         if self._progress is None:
             return
         at = time.monotonic()
-        if force or at - self._told > _PROGRESS_SECONDS:
-            self._told = at
-            self._progress(Progress(self._files, self._bytes))
+        if force or at - self._told_at > _PROGRESS_SECONDS:
+            self._told_at = at
+            self._progress(Progress(self._told_files, self._told_bytes))
 
     def _warn(self, path: bytes, message: str) -> None:
-        self._warning_count += 1
-        if len(self._warnings) < WARNINGS:
-            shown = path.removeprefix(self._root).decode("utf-8", "replace")
-            self._warnings.append(Warning(shown or "/", message))
+        self._figures.warning_count += 1
+        if len(self._figures.warnings) < WARNINGS:
+            self._figures.warnings.append(Warning(path.decode("utf-8", "replace"), message))
 
 
-def _empty_or_closed(path: bytes) -> bool:
-    try:
-        return not os.listdir(path)
-    except PermissionError:
-        return True
+class _Foreman:
+    """Keeps the processes of a crew busy until all tasks are done."""
 
+    def __init__(self, archiver: Archiver, crew: Crew, settings: Settings) -> None:
+        self._archiver = archiver
+        self._writer = archiver._writer
+        self._crew = crew
+        self._idle = list(crew.channels)
+        self._working: dict[Channel, _Open] = {}
+        self._free = list(range(crew.slots))
+        self._wanting: list[Channel] = []
+        self._decode = msgspec.msgpack.Decoder(FromWorker).decode
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._released = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._returned: list[int] = []  # slots whose pack is stored; appended to by upload threads
+        key = archiver._codec.key
+        crew.begin("archive_worker", pickle.dumps((settings, key.encrypt, key.mac_k, key.mac_r, archiver._seed)))
 
-def _name(entry: os.DirEntry[bytes]) -> bytes:
-    return entry.name
+    def run(self) -> None:
+        """Until the root is stored and every process has handed over its last pack."""
+        archiver = self._archiver
+        with selectors.DefaultSelector() as selector:
+            for channel in self._crew.channels:
+                selector.register(channel, selectors.EVENT_READ)
+            selector.register(self._released, selectors.EVENT_READ)
+            finishing: set[Channel] = set()
+            while True:
+                while archiver._tasks and self._idle:
+                    self._give(self._idle.pop(), archiver._tasks.pop())
+                if not archiver._tasks and not self._working and not finishing:
+                    finishing = set(self._crew.channels)
+                    for channel in finishing:
+                        channel.send(self._encode(Finish()))
+                for selected, _ in selector.select():
+                    if selected.fileobj == self._released:
+                        self._take_back()
+                        continue
+                    channel = selected.fileobj  # type: ignore[assignment]
+                    if self._answer(channel, self._decode(channel.receive())):
+                        finishing.discard(channel)
+                        if not finishing:
+                            os.close(self._released)
+                            return
 
+    def _give(self, channel: Channel, directory: _Open) -> None:
+        self._working[channel] = directory
+        channel.send(self._encode(self._archiver._task(directory)))
 
-def _linkable(status: os.stat_result) -> bool:
-    return not stat.S_ISDIR(status.st_mode)
-
-
-def _same_time(text: str, ns: int) -> bool:
-    if text == rfc3339.from_ns(ns):
-        return True
-    try:
-        return not text.endswith("Z") and rfc3339.to_ns(text) == ns
-    except ValueError:
+    def _answer(self, channel: Channel, message: FromWorker) -> bool:
+        """Do what a process asks for; whether it has finished."""
+        if isinstance(message, Ask):
+            if message.claim:
+                channel.send(self._writer.claim(split_marks(message.marks)))
+            else:
+                channel.send(self._writer.known(split_marks(message.marks)))
+        elif isinstance(message, Filled):
+            slot = message.slot
+            self._writer.adopt(
+                self._crew.slot(slot), message.header, message.size, message.plain, lambda: self._release(slot)
+            )
+        elif isinstance(message, SlotWanted):
+            self._wanting.append(channel)
+            self._hand_out()
+        elif isinstance(message, Tree):
+            self._writer.save_compressed(BlobType.TREE, message.id, message.content, message.plain_length)
+        elif isinstance(message, Told):
+            self._archiver._tell(message.files, message.size)
+        elif isinstance(message, Finished):
+            return True
+        else:
+            self._idle.append(channel)
+            self._archiver._take_in(self._working.pop(channel), message)
         return False
 
+    def _release(self, slot: int) -> None:
+        self._returned.append(slot)
+        os.eventfd_write(self._released, 1)
 
-def _content_member(ids: list[str]) -> str:
-    return ',"content":["' + '","'.join(ids) + '"]' if ids else ',"content":[]'
+    def _take_back(self) -> None:
+        os.eventfd_read(self._released)
+        self._writer.check()
+        while self._returned:
+            self._free.append(self._returned.pop())
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        self._writer.check()
+        while self._wanting and self._free:
+            self._wanting.pop(0).send(self._encode(self._free.pop()))

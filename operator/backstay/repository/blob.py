@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator
 from enum import IntEnum
 
 import zstandard
@@ -18,6 +19,7 @@ from backstay.repository.errors import Corrupted
 LEVEL = 2  # of zstandard: stores a little less than restic's default, and 3 takes 40% more time
 _JSON_STARTS = (0x5B, 0x7B)  # '[' and '{': a file that is not compressed
 _COMPRESSED = b"\x02"
+_PIECE = 4 << 20  # bytes of content up to which a blob is opened at once
 _FILE_LIMIT = 512 << 20  # bytes of an unpacked file's plain content; an index of restic's has some 10 MiB
 
 
@@ -26,6 +28,36 @@ class BlobType(IntEnum):
 
     DATA = 0
     TREE = 1
+
+
+def _pieces(data: bytes, what: str) -> Iterator[bytes]:
+    reader = zstandard.ZstdDecompressor().stream_reader(data)
+    try:
+        while piece := reader.read(_PIECE):
+            yield piece
+    except zstandard.ZstdError as error:
+        raise Corrupted(f"{what} cannot be decompressed: {error}") from error
+
+
+class TreeStream:
+    """The blob of a tree that is too large to be held as text: hashed and compressed while it is made."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._compressor = zstandard.ZstdCompressor(level=LEVEL).compressobj()
+        self._compressed: list[bytes] = []
+        self._length = 0
+
+    def add(self, data: bytes) -> None:
+        """Some more of the content."""
+        self._digest.update(data)
+        self._compressed.append(self._compressor.compress(data))
+        self._length += len(data)
+
+    def finish(self) -> tuple[bytes, bytes, int]:
+        """The blob's id, its compressed content, and its plain length."""
+        self._compressed.append(self._compressor.flush())
+        return self._digest.digest(), b"".join(self._compressed), self._length
 
 
 class _Contexts(threading.local):
@@ -69,6 +101,23 @@ class Codec:
         if hashlib.sha256(data).digest() != blob_id:
             raise Corrupted(f"{what} is another blob than the index says: its content does not hash to its id")
         return data
+
+    def open_stream(self, sealed: bytes | memoryview, plain_length: int, blob_id: bytes, what: str) -> Iterator[bytes]:
+        """A blob's plain content in pieces, which are given out once the whole is proven. Raises as `open_blob`."""
+        if plain_length <= _PIECE:
+            yield self.open_blob(sealed, plain_length, blob_id, what)
+            return
+        data = self.key.open(sealed, what)
+        digest = hashlib.sha256()
+        length = 0
+        for piece in _pieces(data, what):
+            digest.update(piece)
+            length += len(piece)
+            if length > plain_length:
+                break
+        if length != plain_length or digest.digest() != blob_id:
+            raise Corrupted(f"{what} is another blob than the index says: its content does not hash to its id")
+        yield from _pieces(data, what)
 
     def seal_file(self, plain: bytes) -> bytes:
         """An index, snapshot or lock in stored form."""

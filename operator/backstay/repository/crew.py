@@ -98,6 +98,11 @@ class Crew:
             self.channels.append(Channel(ours))
             self._pids.append(pid)
 
+    @property
+    def usable(self) -> bool:
+        """Whether there are processes: none are left once it was closed."""
+        return bool(self.channels)
+
     def slot(self, number: int) -> memoryview:
         """SLOT_BYTES of memory that all processes see. Pages that were never written to take no room."""
         return self._room[number * SLOT_BYTES : (number + 1) * SLOT_BYTES]

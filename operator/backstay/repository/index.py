@@ -16,6 +16,7 @@ import msgspec
 from backstay.repository.blob import BlobType
 from backstay.repository.errors import Corrupted
 from backstay.repository.pack import Entry as Entry
+from backstay.repository.pack import parse_header
 
 _PLACE = struct.Struct("<IIII")  # number of the pack, offset, stored length, plain length
 _ID = 32
@@ -57,6 +58,11 @@ class Index:
         bucket = self._buckets[kind].get(blob_id[:2])
         return bucket is not None and _find(bucket, blob_id) >= 0
 
+    def has_mark(self, mark: bytes) -> bool:
+        """As `has`, for the blob's type in one byte followed by its id."""
+        bucket = self._buckets[mark[0]].get(mark[1:3])
+        return bucket is not None and _find(bucket, mark[1:]) >= 0
+
     def lookup(self, kind: BlobType, blob_id: bytes) -> Location | None:
         """Where the blob lies, or None."""
         bucket = self._buckets[kind].get(blob_id[:2])
@@ -68,6 +74,10 @@ class Index:
     def pack_end(self, pack_id: bytes) -> int:
         """Bytes of a pack up to its header, as far as its blobs are known."""
         return self._pack_ends[self._pack_numbers[pack_id]]
+
+    def add_header(self, pack_id: bytes, header: bytes) -> None:
+        """Take in the blobs of a pack of our own, from its plain header."""
+        self.add(pack_id, parse_header(header, "a pack of our own"))
 
     def add(self, pack_id: bytes, entries: Iterable[Entry]) -> None:
         """Take in the blobs of one pack. A blob that is known already keeps its first place."""

@@ -42,6 +42,9 @@ class Archive:
     files_new: int = 0
     files_changed: int = 0
     files_unmodified: int = 0
+    dirs_new: int = 0
+    dirs_changed: int = 0
+    dirs_unmodified: int = 0
     data_blobs: int = 0
     tree_blobs: int = 0
     data_added: int = 0

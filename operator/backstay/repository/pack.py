@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from backstay.repository.blob import BlobType
@@ -23,6 +23,7 @@ BUFFER_SIZE = TARGET_SIZE + MAX_BLOB + MAX_ENTRIES * 41 + OVERHEAD + 4
 _PLAIN = struct.Struct("<BI32s")
 _COMPRESSED = struct.Struct("<BII32s")
 _LENGTH = struct.Struct("<I")
+_MARKS = tuple(bytes((kind,)) for kind in BlobType)
 
 
 class Entry(NamedTuple):
@@ -54,12 +55,23 @@ def parse_header(header: bytes | bytearray, what: str) -> Iterator[Entry]:
         position += form.size
 
 
+def marks(header: bytes | bytearray) -> list[bytes]:
+    """The marks (type in one byte, then id) of the blobs of a plain header that this process made."""
+    found = []
+    position, end = 0, len(header)
+    while position < end:
+        kind = header[position]
+        position += _COMPRESSED.size if kind & 2 else _PLAIN.size
+        found.append(_MARKS[kind & 1] + header[position - 32 : position])
+    return found
+
+
 class PackBuilder:
     """One pack while it is filled. The caller serialises `reserve` and the counting of `filled`, not the sealing."""
 
-    def __init__(self, buffer: bytearray) -> None:
-        """`buffer`: BUFFER_SIZE bytes that belong to this pack until it is stored; anything may be in them."""
-        self.buffer = buffer
+    def __init__(self, buffer: bytearray | memoryview, release: Callable[[], None]) -> None:
+        """`buffer`: BUFFER_SIZE bytes that belong to this pack until `release` is called; anything may be in them."""
+        self.release = release
         self.view = memoryview(buffer)
         self.size = 0
         self.header = bytearray()
@@ -79,6 +91,13 @@ class PackBuilder:
         if self.size >= TARGET_SIZE or self.count >= MAX_ENTRIES:
             self.closed = True
         return self.view[start : self.size]
+
+    def adopt(self, header: bytes, size: int) -> None:
+        """Take over `size` bytes of blobs, as `header` says, that another process has put into the buffer."""
+        self.header += header
+        self.size = size
+        self.count = self.filled = len(marks(header))
+        self.closed = True
 
     @property
     def complete(self) -> bool:

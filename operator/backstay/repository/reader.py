@@ -63,7 +63,12 @@ class Reader:
         return self._codec.open_blob(sealed, location.plain_length, blob_id, what)
 
     def tree(self, tree_id: bytes) -> bytes:
-        """A tree blob's content. What lies around it is kept for a while, since a walk wants it next."""
+        """A tree blob's content."""
+        sealed, location = self.sealed_tree(tree_id)
+        return self.open(sealed, BlobType.TREE, tree_id, location)
+
+    def sealed_tree(self, tree_id: bytes) -> tuple[bytes, Location]:
+        """A tree blob as it is stored. What lies around it is kept for a while, since a walk wants it next."""
         location = self.locate(BlobType.TREE, tree_id)
         number = location.offset // WINDOW
         start = number * WINDOW
@@ -80,8 +85,7 @@ class Reader:
                 self._windows[key] = window
                 while len(self._windows) > _WINDOWS:
                     self._windows.popitem(last=False)
-        sealed = memoryview(window)[location.offset - start : end - start]
-        return self.open(sealed, BlobType.TREE, tree_id, location)
+        return window[location.offset - start : end - start], location
 
     def contents(self, ids: Sequence[bytes]) -> Iterator[bytes]:
         """Data blobs in order, each proven; those that adjoin in a pack are fetched together."""

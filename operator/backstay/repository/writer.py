@@ -9,11 +9,12 @@ An index is saved every so many blobs or minutes, so that what a killed backup h
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
@@ -25,12 +26,14 @@ from backstay.repository import pack, snapshot, virtual
 from backstay.repository.archiver import Archiver
 from backstay.repository.blob import BlobType, Codec
 from backstay.repository.chunker import Chunker
+from backstay.repository.crew import Crew
 from backstay.repository.crypto import OVERHEAD
 from backstay.repository.errors import RepositoryError
 from backstay.repository.index import Index
 from backstay.repository.lock import Lock
 from backstay.repository.outcome import Archive, Progress
 from backstay.repository.reader import Reader
+from backstay.repository.scanner import Exclude
 from backstay.repository.snapshot import Snapshot
 from backstay.repository.store import Store
 from backstay.repository.virtual import Subtree
@@ -56,7 +59,7 @@ class Writer:
         lock: Lock,
         load_index: Callable[[], None],
         forget_index: Callable[[], None],
-        make_chunker: Callable[[], Chunker],
+        seed: int,
         *,
         index_blobs: int = INDEX_BLOBS,
         index_seconds: float = INDEX_SECONDS,
@@ -68,7 +71,7 @@ class Writer:
         self._lock = lock
         self._load_index = load_index
         self._forget_index = forget_index
-        self._make_chunker = make_chunker
+        self._seed = seed
         self._index_blobs = index_blobs
         self._index_seconds = index_seconds
         self._mutex = threading.Lock()
@@ -140,42 +143,83 @@ class Writer:
         """Number of blobs stored so far by this writer."""
         return self._added_blobs[kind]
 
-    def has_blob(self, kind: BlobType, blob_id: bytes) -> bool:
-        """Whether a blob is in the repository, or on its way there."""
-        return self._index.has(kind, blob_id) or bytes((kind,)) + blob_id in self._pending
+    def known(self, marks: Sequence[bytes]) -> bytes:
+        """For each mark (a blob's type in one byte, then its id) 1 when it is stored or on its way, else 0."""
+        has, pending = self._index.has_mark, self._pending
+        return bytes([has(mark) or mark in pending for mark in marks])
+
+    def claim(self, marks: Sequence[bytes]) -> bytes:
+        """As `known`; who is told 0 must store the blob now, since whoever asks next is told 1."""
+        with self._mutex:
+            if self._failure is not None:
+                raise self._failure
+            has, pending = self._index.has_mark, self._pending
+            flags = bytearray()
+            for mark in marks:
+                if mark in pending or has(mark):
+                    flags.append(1)
+                else:
+                    pending.add(mark)
+                    flags.append(0)
+            return bytes(flags)
+
+    def save(self, kind: BlobType, contents: Sequence[bytes]) -> list[bytes]:
+        """Store blobs unless they are known; their ids."""
+        return [self.save_blob(kind, content) for content in contents]
+
+    def save_compressed(self, kind: BlobType, blob_id: bytes, content: bytes, plain_length: int) -> None:
+        """Store a blob that is compressed already, unless it is known."""
+        if not self.claim([bytes((kind,)) + blob_id])[0]:
+            self._store_content(kind, blob_id, content, plain_length, plain_length)
+
+    def adopt(self, buffer: memoryview, header: bytes, size: int, plain: int, release: Callable[[], None]) -> None:
+        """Store a pack of claimed data blobs that another process filled.
+
+        `size`: bytes of the blobs; `plain`: of their content. `release` is called when `buffer` may be used again.
+        """
+        builder = pack.PackBuilder(buffer, release)
+        builder.adopt(header, size)
+        with self._mutex:
+            self._added_blobs[BlobType.DATA] += builder.count
+            self._added_bytes += size
+            self._added_plain += plain
+        self._submit(builder)
+
+    def check(self) -> None:
+        """Raise what an upload failed with."""
+        if self._failure is not None:
+            raise self._failure
 
     def save_blob(self, kind: BlobType, data: bytes) -> bytes:
         """Store a blob unless it is known; its id. Raises what an earlier upload failed with."""
         blob_id = hashlib.sha256(data).digest()
-        marked = bytes((kind,)) + blob_id
-        with self._mutex:
-            if marked in self._pending or self._index.has(kind, blob_id):
-                return blob_id
-            if self._failure is not None:
-                raise self._failure
-            self._pending.add(marked)
+        if self.claim([bytes((kind,)) + blob_id])[0]:
+            return blob_id
         content: bytes = self._codec.compress(data)
         plain_length = len(data)
         if kind is BlobType.DATA and len(content) >= plain_length:
             content, plain_length = data, 0
+        self._store_content(kind, blob_id, content, plain_length, len(data))
+        return blob_id
+
+    def _store_content(self, kind: BlobType, blob_id: bytes, content: bytes, plain_length: int, size: int) -> None:
         stored_length = len(content) + OVERHEAD
         builder, room = self._reserve(kind, blob_id, stored_length, plain_length)
         self._codec.key.seal_into(content, room)
         with self._mutex:
             self._added_blobs[kind] += 1
             self._added_bytes += stored_length
-            self._added_plain += len(data)
+            self._added_plain += size
             builder.filled += 1
             complete = builder.complete
         if complete:
             self._submit(builder)
-        return blob_id
 
     def _reserve(
         self, kind: BlobType, blob_id: bytes, stored_length: int, plain_length: int
     ) -> tuple[pack.PackBuilder, memoryview]:
         if stored_length > pack.MAX_BLOB:  # the tree of a huge directory: a pack of its own
-            builder = pack.PackBuilder(bytearray(stored_length + 1024))
+            builder = pack.PackBuilder(bytearray(stored_length + 1024), lambda: None)
             room = builder.reserve(kind, blob_id, stored_length, plain_length)
             builder.closed = True
             return builder, room
@@ -192,7 +236,7 @@ class Writer:
                 if kind in self._open:
                     self._buffers.put(buffer)
                 else:
-                    self._open[kind] = pack.PackBuilder(buffer)
+                    self._open[kind] = pack.PackBuilder(buffer, functools.partial(self._buffers.put, buffer))
 
     def _take_buffer(self) -> bytearray:
         while True:
@@ -225,16 +269,14 @@ class Writer:
             pack_id, body = builder.finish(self._codec.key)
             self._store.put(pack.name(pack_id), body, sha256=pack_id)
             header = bytes(builder.header)
-            entries = list(pack.parse_header(header, "a pack of our own"))
             with self._mutex:
-                self._index.add(pack_id, entries)
-                self._pending.difference_update([bytes((entry.type,)) + entry.id for entry in entries])
+                self._index.add_header(pack_id, header)
+                self._pending.difference_update(pack.marks(header))
                 self._unindexed.append((pack_id, header))
-                self._unindexed_blobs += len(entries)
+                self._unindexed_blobs += builder.count
                 due = self._unindexed_blobs >= self._index_blobs
                 due = due or time.monotonic() - self._indexed_at > self._index_seconds
-            if len(builder.buffer) == pack.BUFFER_SIZE:
-                self._buffers.put(builder.buffer)
+            builder.release()
             if due:
                 self._save_index()
         except BaseException as error:  # noqa: BLE001  (kept, and raised where the next blob is saved)
@@ -290,13 +332,17 @@ class Writer:
         self._lock.ensure_held()
         return self._put_sealed("snapshots", snapshot.encode(root))
 
+    def chunker(self) -> Chunker:
+        """What cuts a stream where this repository cuts all streams."""
+        return Chunker(self._seed)
+
     def save_files(self, files: Mapping[str, bytes | Subtree], time: datetime) -> str:
         """Store a tree that exists on no disk, from its files' paths and contents; the root tree's id.
 
         A value may be a `Subtree`, which puts a tree that is stored already at that path. `time` (UTC) goes to every
         node. Raises UnsafeName for paths that no directory could hold.
         """
-        return virtual.save(files, time, self.save_blob, self._make_chunker)
+        return virtual.save(files, time, self.save_blob, lambda: Chunker(self._seed))
 
     def backup(
         self,
@@ -305,12 +351,17 @@ class Writer:
         name: str = "",
         progress: Callable[[Progress], None] | None = None,
         parent: Snapshot | None = None,
+        crew: Crew | None = None,
+        exclude: Exclude | None = None,
+        one_file_system: bool = False,
     ) -> Archive:
         """Store the directory `path`; nothing refers to it until a snapshot is committed.
 
         The archive's tree holds the directory's entries; with `name` it holds the directory itself under that name, so
         that its mode, owner and times are kept too. `parent`: an earlier snapshot of the same, made with the same
-        `name`; files that did not change since are not read again. Raises SourceError when `path` cannot be read.
+        `name`; files that did not change since are not read again. `crew`: processes that share the work. `exclude` is
+        asked with each path below the root, a slash in front, and whether it is a directory; `one_file_system`: what is
+        mounted below is left out. Raises SourceError when `path` cannot be read.
         """
-        archiver = Archiver(self, self._reader, self._make_chunker(), progress)
-        return archiver.run(path, name, parent)
+        archiver = Archiver(self, self._reader, self._codec, self._seed, progress)
+        return archiver.run(path, name, parent, crew, exclude, one_file_system=one_file_system)

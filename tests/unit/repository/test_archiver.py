@@ -70,20 +70,14 @@ def test_files_and_directories_that_cannot_be_read_are_told(
     (tmp_path / "closed").write_bytes(b"c")
     (tmp_path / "directory").mkdir()
     (tmp_path / "open").write_bytes(b"o")
-    real_open, real_scandir = os.open, os.scandir
+    real_open = os.open
 
-    def denied_open(path: bytes, *rest: int) -> int:
-        if path.endswith(b"closed"):
+    def denied_open(path: str | bytes, *rest: int, **place: int) -> int:
+        if os.fsencode(path) in (b"closed", b"directory"):
             raise PermissionError(13, "Permission denied")
-        return real_open(path, *rest)
-
-    def denied_scandir(path: bytes) -> object:
-        if path.endswith(b"directory"):
-            raise PermissionError(13, "Permission denied")
-        return real_scandir(path)
+        return real_open(path, *rest, **place)
 
     monkeypatch.setattr(os, "open", denied_open)  # the tests may run as root, whom no mode keeps out
-    monkeypatch.setattr(os, "scandir", denied_scandir)
     with repository.writer() as writer:
         archive = writer.backup(str(tmp_path))
 
@@ -137,10 +131,13 @@ def test_the_parent_saves_reading(repository: Repository, tmp_path: Path, monkey
         first = writer.backup(str(tmp_path))
     parent = Snapshot(time=datetime(2100, 1, 1, tzinfo=UTC), tree=first.tree, paths=("/x",))
 
-    def no_open(path: bytes, *rest: int) -> int:
-        raise AssertionError(f"{path!r} was opened")
+    real_open = os.open
 
-    monkeypatch.setattr(os, "open", no_open)
+    def no_file(path: str | bytes, flags: int, *rest: int, **place: int) -> int:
+        assert flags & os.O_DIRECTORY, f"{path!r} was opened"
+        return real_open(path, flags, *rest, **place)
+
+    monkeypatch.setattr(os, "open", no_file)
     with repository.writer() as writer:
         second = writer.backup(str(tmp_path), parent=parent)
 

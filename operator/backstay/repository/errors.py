@@ -49,6 +49,19 @@ class StoreRefused(RepositoryError):
     permanent = True
 
 
+class StoreFull(RepositoryError):
+    """The place where the repository lies has no room left, or its quota is reached."""
+
+    reason = "StoreFull"
+
+
+class ObjectLockUnavailable(RepositoryError):
+    """Object Lock was asked for, and the bucket cannot do it, or not in a way that a repository can live with."""
+
+    reason = "ObjectLockUnavailable"
+    permanent = True
+
+
 class ObjectNotFound(RepositoryError):
     """A named object is not in the bucket."""
 
@@ -114,6 +127,13 @@ class SnapshotNotFound(RepositoryError):
     """No snapshot of that id."""
 
     reason = "SnapshotNotFound"
+    permanent = True
+
+
+class ForgetRefused(RepositoryError):
+    """A policy would remove all snapshots."""
+
+    reason = "ForgetRefused"
     permanent = True
 
 

@@ -261,12 +261,9 @@ class _Foreman:
         self._crew = crew
         self._idle = list(crew.channels)
         self._working: dict[Channel, _Open] = {}
-        self._free = list(range(crew.slots))
         self._wanting: list[Channel] = []
         self._decode = msgspec.msgpack.Decoder(FromWorker).decode
         self._encode = msgspec.msgpack.Encoder().encode
-        self._released = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._returned: list[int] = []  # slots whose pack is stored; appended to by upload threads
         key = archiver._codec.key
         crew.begin("archive_worker", pickle.dumps((settings, key.encrypt, key.mac_k, key.mac_r, archiver._seed)))
 
@@ -276,7 +273,7 @@ class _Foreman:
         with selectors.DefaultSelector() as selector:
             for channel in self._crew.channels:
                 selector.register(channel, selectors.EVENT_READ)
-            selector.register(self._released, selectors.EVENT_READ)
+            selector.register(self._crew.returned, selectors.EVENT_READ)
             finishing: set[Channel] = set()
             while True:
                 while archiver._tasks and self._idle:
@@ -286,14 +283,14 @@ class _Foreman:
                     for channel in finishing:
                         channel.send(self._encode(Finish()))
                 for selected, _ in selector.select():
-                    if selected.fileobj == self._released:
-                        self._take_back()
+                    if selected.fileobj == self._crew.returned:
+                        os.eventfd_read(self._crew.returned)
+                        self._hand_out()
                         continue
                     channel = selected.fileobj  # type: ignore[assignment]
                     if self._answer(channel, self._decode(channel.receive())):
                         finishing.discard(channel)
                         if not finishing:
-                            os.close(self._released)
                             return
 
     def _give(self, channel: Channel, directory: _Open) -> None:
@@ -310,7 +307,7 @@ class _Foreman:
         elif isinstance(message, Filled):
             slot = message.slot
             self._writer.adopt(
-                self._crew.slot(slot), message.header, message.size, message.plain, lambda: self._release(slot)
+                self._crew.slot(slot), message.header, message.size, message.plain, lambda: self._crew.give_back(slot)
             )
         elif isinstance(message, SlotWanted):
             self._wanting.append(channel)
@@ -326,18 +323,7 @@ class _Foreman:
             self._archiver._take_in(self._working.pop(channel), message)
         return False
 
-    def _release(self, slot: int) -> None:
-        self._returned.append(slot)
-        os.eventfd_write(self._released, 1)
-
-    def _take_back(self) -> None:
-        os.eventfd_read(self._released)
-        self._writer.check()
-        while self._returned:
-            self._free.append(self._returned.pop())
-        self._hand_out()
-
     def _hand_out(self) -> None:
         self._writer.check()
-        while self._wanting and self._free:
-            self._wanting.pop(0).send(self._encode(self._free.pop()))
+        while self._wanting and (slot := self._crew.take_slot()) is not None:
+            self._wanting.pop(0).send(self._encode(slot))

@@ -15,6 +15,7 @@ import mmap
 import os
 import signal
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe, wait
 from types import TracebackType
 from typing import Self
@@ -79,9 +80,15 @@ class Crew:
     """Processes that live for one `with` block and work on one job after another."""
 
     def __init__(self, size: int | None = None, *, slots: int | None = None) -> None:
-        """Fork. `size`: processes (default: one a CPU, 4 at most); `slots`: pieces of shared memory."""
+        """Fork. `size`: processes (default: one a CPU, 4 at most); `slots`: pieces of shared memory.
+
+        `returned` is the descriptor of an eventfd that becomes readable when a slot is given back.
+        """
         self.size = size or min(len(os.sched_getaffinity(0)), MOST)
         self.slots = slots or 2 * self.size + 3
+        self._free = list(range(self.slots))
+        self._returned: list[int] = []  # appended to by whichever thread gives a slot back
+        self.returned = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._memory = mmap.mmap(-1, self.slots * SLOT_BYTES)
         self._room = memoryview(self._memory)
         self.channels: list[Channel] = []
@@ -107,6 +114,18 @@ class Crew:
         """SLOT_BYTES of memory that all processes see. Pages that were never written to take no room."""
         return self._room[number * SLOT_BYTES : (number + 1) * SLOT_BYTES]
 
+    def take_slot(self) -> int | None:
+        """A slot that nobody uses, to be given back; None when all are taken."""
+        while self._returned:
+            self._free.append(self._returned.pop())
+        return self._free.pop() if self._free else None
+
+    def give_back(self, number: int) -> None:
+        """The slot may be used again; makes `returned` readable. Any thread may say so."""
+        self._returned.append(number)
+        with suppress(OSError):  # the crew was closed meanwhile
+            os.eventfd_write(self.returned, 1)
+
     def begin(self, job: str, setup: bytes) -> None:
         """Let all processes start on a job: the module's `work(channel, crew, setup)` is called in each."""
         for channel in self.channels:
@@ -119,6 +138,9 @@ class Crew:
         for pid in self._pids:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+        if self.returned >= 0:
+            os.close(self.returned)
+            self.returned = -1
         self.channels, self._pids = [], []
 
     def __enter__(self) -> Self:

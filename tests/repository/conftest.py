@@ -99,6 +99,21 @@ class Restic:
         assert "no errors were found" in self("check", "--read-data")
 
 
+@dataclass
+class LocalRestic(Restic):
+    """As Restic, for a repository in a directory, which takes less time than a server."""
+
+    directory: Path = Path()
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), "RESTIC_REPOSITORY": str(self.directory)}
+
+
+def local_restic(directory: Path, cache: Path) -> LocalRestic:
+    """Stock restic on the repository in a directory."""
+    return LocalRestic(restic(), S3Location(""), cache, directory)
+
+
 @pytest.fixture
 def referee(restic_binary: Path, location: S3Location, tmp_path_factory: pytest.TempPathFactory) -> Restic:
     return Restic(restic_binary, location, tmp_path_factory.mktemp("restic-cache"))

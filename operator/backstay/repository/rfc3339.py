@@ -52,10 +52,26 @@ def to_ns(text: str) -> int:
     return seconds * 1_000_000_000 + int((fraction or "0").ljust(9, "0"))
 
 
-def from_datetime(moment: datetime) -> str:
-    """A datetime that knows its zone, in UTC."""
+def offset(text: str) -> int:
+    """Seconds east of UTC of the zone in which a time is written. Raises ValueError when `text` is no time."""
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a time")
+    sign, hours, minutes = match.groups()[-3:]
+    seconds = int(hours or 0) * 3600 + int(minutes or 0) * 60
+    if seconds >= 86400:
+        raise ValueError(f"{text!r} is not a time: no zone is a day away")
+    return -seconds if sign == "-" else seconds
+
+
+def from_datetime(moment: datetime, offset: int = 0) -> str:
+    """A datetime that knows its zone, as it is written `offset` seconds (of whole minutes) east of UTC."""
     delta = moment.astimezone(UTC) - _EPOCH
-    return from_ns((delta.days * 86400 + delta.seconds) * 1_000_000_000 + delta.microseconds * 1000)
+    text = from_ns((delta.days * 86400 + delta.seconds + offset) * 1_000_000_000 + delta.microseconds * 1000)
+    if not offset:
+        return text
+    hours, minutes = divmod(abs(offset) // 60, 60)
+    return f"{text[:-1]}{'-' if offset < 0 else '+'}{hours:02d}:{minutes:02d}"
 
 
 def to_datetime(text: str) -> datetime:

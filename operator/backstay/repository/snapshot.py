@@ -41,7 +41,8 @@ class Snapshot:
     """One root: which tree, of what, from whom and when.
 
     `time` is in UTC; `tree`, `id`, `parent` and `original` are hexadecimal ids. `id` is the name of the snapshot's
-    file, empty while it has not been written; `original` is the id that a rewritten snapshot first had.
+    file, empty while it has not been written; `original` is the id that a rewritten snapshot first had. `utc_offset`:
+    seconds east of UTC of the zone in which the time is written, by whose days policies count.
     """
 
     time: datetime
@@ -58,6 +59,7 @@ class Snapshot:
     excludes: tuple[str, ...] = ()
     program_version: str = ""
     summary: Summary | None = None
+    utc_offset: int = 0
 
 
 class _SummaryJSON(msgspec.Struct):
@@ -99,7 +101,7 @@ _COUNTS = [name for name in Summary.__dataclass_fields__ if not name.startswith(
 
 def encode(snapshot: Snapshot) -> bytes:
     """The snapshot as the JSON that restic writes (fields that are empty are left out)."""
-    document: dict[str, object] = {"time": rfc3339.from_datetime(snapshot.time)}
+    document: dict[str, object] = {"time": rfc3339.from_datetime(snapshot.time, snapshot.utc_offset)}
     if snapshot.parent:
         document["parent"] = snapshot.parent
     document["tree"] = snapshot.tree
@@ -138,7 +140,7 @@ def decode(data: bytes, snapshot_id: str) -> Snapshot:
                 rfc3339.to_datetime(raw.summary.backup_end),
                 **{name: getattr(raw.summary, name) for name in _COUNTS},
             )
-        time = rfc3339.to_datetime(raw.time)
+        time, utc_offset = rfc3339.to_datetime(raw.time), rfc3339.offset(raw.time)
     except (msgspec.MsgspecError, ValueError) as error:
         raise Corrupted(f"snapshot {snapshot_id} decrypts but is no snapshot document: {error}") from error
     return Snapshot(
@@ -156,6 +158,7 @@ def decode(data: bytes, snapshot_id: str) -> Snapshot:
         excludes=tuple(raw.excludes or ()),
         program_version=raw.program_version,
         summary=summary,
+        utc_offset=utc_offset,
     )
 
 

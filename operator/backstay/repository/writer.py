@@ -130,6 +130,11 @@ class Writer:
     # --- blobs ----------------------------------------------------------------------------------------------------
 
     @property
+    def reader(self) -> Reader:
+        """What reads the repository that is written to."""
+        return self._reader
+
+    @property
     def added_bytes(self) -> int:
         """Bytes stored so far by this writer, as they lie in packs."""
         return self._added_bytes

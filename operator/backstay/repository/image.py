@@ -56,11 +56,16 @@ def blob_size_after(reader: Reader, parent: Node | None, size: int) -> int:
     """Bytes of each blob of an image of `size` bytes: the parent's, if it was made here and these still fit."""
     if parent is not None and parent.type == "file" and parent.content and len(parent.content) > 1:
         with suppress(Corrupted):
-            location = reader.locate(BlobType.DATA, parse_id(parent.content[0], "the parent"))
-            each = location.plain_length or location.length - OVERHEAD
-            if each in BLOB_SIZES and len(parent.content) == -(-parent.size // each) and size <= each * MAX_BLOBS:
+            lengths = {_length(reader, text) for text in parent.content[:-1]}
+            each = lengths.pop()
+            if not lengths and each in BLOB_SIZES and size <= each * MAX_BLOBS:
                 return each
     return blob_size(size)
+
+
+def _length(reader: Reader, blob_id: str) -> int:
+    location = reader.locate(BlobType.DATA, parse_id(blob_id, "the parent"))
+    return location.plain_length or location.length - OVERHEAD
 
 
 def save(

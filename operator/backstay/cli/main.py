@@ -7,10 +7,14 @@ import sys
 import click
 
 from backstay import __version__
-from backstay.logs import configure
+from backstay.cli.lazy import LazyGroup
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    lazy={"repo": "backstay.cli.repo.group:repo"},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def main() -> None:
     """Backstay: application-centric backup and restore for Kubernetes."""
 
@@ -34,12 +38,13 @@ def operator(log_level: str) -> None:
 
     It is configured by environment variables BACKSTAY_*, and connects with its service account or with KUBECONFIG.
     """
-    configure(log_level.upper())
     # Imported here: the other commands need not wait for the operator's libraries.
     from backstay.kube.runtime import InvalidSettingError, Settings
     from backstay.kube.transport import NoClusterError
+    from backstay.logs import configure
     from backstay.main import run
 
+    configure(log_level.upper())
     try:
         sys.exit(run(Settings.from_environment()))
     except (InvalidSettingError, NoClusterError) as error:

@@ -143,12 +143,15 @@ class _Transfer:
                 for text in node.content or ():
                     self._data(parse_id(text, what))
             waiting.extend(reversed(below))  # in tree order, in which their data was stored
-            if not self._writer.has_blob(BlobType.TREE, tree_id):
+            if not self._known(BlobType.TREE, tree_id):
                 self._writer.save_blob(BlobType.TREE, content)
                 self._counts.add(len(content))
 
+    def _known(self, kind: BlobType, blob_id: bytes) -> bool:
+        return bool(self._writer.known([bytes((kind,)) + blob_id])[0])
+
     def _data(self, blob_id: bytes) -> None:
-        if blob_id in self._queued or self._writer.has_blob(BlobType.DATA, blob_id):
+        if blob_id in self._queued or self._known(BlobType.DATA, blob_id):
             return
         self._queued.add(blob_id)
         self._run.append(blob_id)

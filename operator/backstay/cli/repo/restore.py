@@ -1,0 +1,197 @@
+"""`restore`: from a snapshot back to files, or onto a device."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backstay.cli.repo.choose import Filter, filter_options, one, tree_of
+from backstay.cli.repo.environment import Settings, refuse
+from backstay.cli.repo.output import Output, Tell, duration, size
+from backstay.cli.repo.verb import Incomplete, verb
+
+if TYPE_CHECKING:
+    from backstay.repository.crew import Crew
+    from backstay.repository.outcome import Restoration
+    from backstay.repository.patterns import Patterns
+    from backstay.repository.repository import Repository
+    from backstay.repository.restore_existing import Choice
+
+
+@verb("restore")
+@click.argument("snapshot", metavar="ID")
+@filter_options
+@click.option("-t", "--target", metavar="DIR", required=True, help="Directory to restore into.")
+@click.option("-i", "--include", multiple=True, metavar="PATTERN", help="Restore only what matches.")
+@click.option("--iinclude", multiple=True, metavar="PATTERN", help="The same, upper and lower case being equal.")
+@click.option("--include-file", multiple=True, metavar="FILE", help="File of patterns, one a line.")
+@click.option("--iinclude-file", multiple=True, metavar="FILE", help="The same, ignoring case.")
+@click.option("-e", "--exclude", multiple=True, metavar="PATTERN", help="Restore all but what matches.")
+@click.option("--iexclude", multiple=True, metavar="PATTERN", help="The same, upper and lower case being equal.")
+@click.option("--exclude-file", multiple=True, metavar="FILE", help="File of patterns, one a line.")
+@click.option("--iexclude-file", multiple=True, metavar="FILE", help="The same, ignoring case.")
+@click.option(
+    "--overwrite",
+    type=click.Choice(["always", "if-changed", "if-newer", "never"]),
+    default="always",
+    show_default=True,
+    help="What happens to files that are there.",
+)
+@click.option("--delete", is_flag=True, help="Remove from the target what is not in the snapshot.")
+@click.option("--sparse/--no-sparse", default=True, help="Make holes of zeros.")
+@click.option("--verify", is_flag=True, help="Read everything back afterwards.")
+@click.option("-n", "--dry-run", is_flag=True, help="Write nothing, and tell what would be done.")
+@click.option(
+    "--image", metavar="PATH", default="", help="This file of the snapshot is an image; --target is a device."
+)
+def restore(
+    settings: Settings,
+    output: Output,
+    snapshot: str,
+    only: Filter,
+    target: str,
+    include: tuple[str, ...],
+    iinclude: tuple[str, ...],
+    include_file: tuple[str, ...],
+    iinclude_file: tuple[str, ...],
+    exclude: tuple[str, ...],
+    iexclude: tuple[str, ...],
+    exclude_file: tuple[str, ...],
+    iexclude_file: tuple[str, ...],
+    overwrite: str,
+    delete: bool,
+    sparse: bool,
+    verify: bool,
+    dry_run: bool,
+    image: str,
+) -> None:
+    """Restore a snapshot, or a folder of it (ID:folder), into a directory.
+
+    Every blob is verified before a byte of it is written, and nothing is written outside the target. With --image, one
+    file of the snapshot is written to a device or file.
+    """
+    from backstay.cli.repo.backup import patterns_from
+    from backstay.cli.repo.session import open_with_crew, reading
+
+    selection = Selection.parse(
+        (*include, *patterns_from(include_file)),
+        (*iinclude, *patterns_from(iinclude_file)),
+        (*exclude, *patterns_from(exclude_file)),
+        (*iexclude, *patterns_from(iexclude_file)),
+    )
+    if delete and selection.includes and os.path.abspath(target) == "/":
+        refuse("restoring into / with --delete: give a target below it")
+    with open_with_crew(settings) as (repository, crew), reading(repository, settings, output):
+        found, folder = one(repository, snapshot, only)
+        tree_id = tree_of(repository, found, folder)
+        if image:
+            _image(repository, output, tree_id, image, target, sparse=sparse)
+            return
+        from backstay.cli.repo.snapshots import headline
+
+        output.note(f"restoring {headline(found)} to {target}")
+        whole = not folder.strip("/") and found.summary is not None and not selection
+        totals: dict[str, Any] = {}
+        if whole and found.summary is not None:
+            totals["total_files"] = found.summary.total_files_processed
+            totals["total_bytes"] = found.summary.total_bytes_processed
+        begun = time.monotonic()
+        with output.progress("restore") as tell:
+            options = {
+                "overwrite": overwrite,
+                "delete": delete,
+                "select": selection.choose if selection else None,
+                "verify": verify,
+                "dry_run": dry_run,
+                "sparse": sparse,
+                **totals,
+            }
+            done = _run(repository, crew, tree_id, target, tell, options)
+        _tell(output, done, time.monotonic() - begun, dry_run=dry_run)
+
+
+def _run(
+    repository: Repository, crew: Crew, tree_id: str, target: str, tell: Tell, options: dict[str, Any]
+) -> Restoration:
+    return repository.restore(tree_id, target, progress=tell, crew=crew, **options)
+
+
+def _tell(output: Output, done: Restoration, seconds: float, *, dry_run: bool) -> None:
+    for warning in done.warnings:
+        output.warn(warning.message, warning.path, "restore")
+    entries = done.files + done.dirs
+    document: dict[str, Any] = {
+        "message_type": "summary",
+        "seconds_elapsed": int(seconds),
+        "total_files": entries,
+        "files_restored": entries,
+        "total_bytes": done.bytes,
+        "bytes_restored": done.bytes,
+    }
+    for member, attribute in (("files_skipped", "skipped"), ("files_deleted", "deleted")):
+        if count := getattr(done, attribute, 0):
+            document[member] = count
+    output.record(document)
+    would = "Would restore" if dry_run else "Restored"
+    output.note(f"Summary: {would} {entries} files/dirs ({size(done.bytes)}) in {duration(seconds)}")
+    if done.warning_count:
+        raise Incomplete(f"{done.warning_count} entries could not be restored as they were; see the warnings")
+
+
+def _image(repository: Repository, output: Output, tree_id: str, path: str, target: str, *, sparse: bool) -> None:
+    from backstay.repository import image
+
+    node = repository.find(tree_id, path.strip("/"))
+    with output.progress("restore", unit="images") as tell:
+        done = image.restore(repository, node, target, progress=tell, sparse=sparse)
+    output.record({"message_type": "summary", "total_bytes": node.size, "bytes_restored": node.size})
+    output.detail(str(done))
+    output.note(f"Summary: Restored {path} ({size(node.size)}) to {target}")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is restored: what one of the including patterns matches (all, without any) and no excluding one."""
+
+    includes: tuple[Patterns, ...] = ()
+    excludes: tuple[Patterns, ...] = ()
+
+    @classmethod
+    def parse(
+        cls, include: tuple[str, ...], iinclude: tuple[str, ...], exclude: tuple[str, ...], iexclude: tuple[str, ...]
+    ) -> Selection:
+        """Compile the patterns. Raises InvalidPattern, and InvalidSetting when there are both kinds."""
+        if not (include or iinclude or exclude or iexclude):
+            return cls()
+        if (include or iinclude) and (exclude or iexclude):
+            refuse("restoring: give patterns to include or to exclude, not both")
+        from backstay.repository.patterns import Patterns
+
+        def compiled(exact: tuple[str, ...], folded: tuple[str, ...]) -> tuple[Patterns, ...]:
+            both = (Patterns.parse(exact), Patterns.parse(folded, ignore_case=True))
+            return tuple(patterns for patterns in both if patterns)
+
+        return cls(compiled(include, iinclude), compiled(exclude, iexclude))
+
+    def __bool__(self) -> bool:
+        return bool(self.includes or self.excludes)
+
+    @property
+    def choose(self) -> Callable[[bytes, bool], Choice]:
+        """Says of a path below the restored tree whether to take it and whether to look below it."""
+        from backstay.repository.restore_existing import Choice
+
+        def including(path: bytes, is_dir: bool) -> Choice:
+            take = any(patterns.includes(path, is_dir) for patterns in self.includes)
+            return Choice(take, take or (is_dir and any(patterns.may_contain(path) for patterns in self.includes)))
+
+        def excluding(path: bytes, is_dir: bool) -> Choice:
+            take = not any(patterns.excludes(path, is_dir) for patterns in self.excludes)
+            return Choice(take, take and is_dir)
+
+        return including if self.includes else excluding

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 FIRST_PATIENCE = 8.0  # seconds of retries while the server has never answered
-_DOUBTFUL_PATIENCE = 2.0  # seconds of retries while what answers does not speak S3
+_DOUBTFUL_PATIENCE = 4.0  # seconds of retries while what answers does not speak S3
 _LEAST_ATTEMPTS = 3  # of a request that takes longer than all patience, such as an upload on a slow link
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds
 

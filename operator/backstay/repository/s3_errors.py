@@ -103,7 +103,7 @@ def judge(told: str, error: Exception, now: datetime) -> Trouble | RepositoryErr
     if isinstance(error, ConnectionError | HTTPClientError | OSError):
         return Trouble(plain(error), "check the address, DNS and network policies")
     if isinstance(error, ResponseParserError):  # no S3 server, or half of an answer
-        return Trouble(plain(error), "check that the endpoint is an S3 server", doubtful=True)
+        return Trouble("the answer is not one of S3's", "check that the endpoint is an S3 server", doubtful=True)
     if isinstance(error, BotoCoreError | ValueError):  # a bucket name that cannot be
         return StoreRefused(f"{told}: {plain(error)}; check the endpoint and the bucket's name")
     raise error
@@ -128,6 +128,8 @@ def _answer(told: str, error: Any, now: datetime) -> Trouble | RepositoryError:
         )
     if code in _FULL_CODES or status == 507:
         return StoreFull(f"{told}: {code or status}; make room there or raise the quota, or remove snapshots and prune")
+    if status == 500 and code in ("", "500"):  # botocore says so too of a 200 with something else in it than S3's XML
+        return Trouble("the answer is not one of S3's", "check that the endpoint is an S3 server", doubtful=True)
     if status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:
         return Trouble(
             f"the server answers {status} {code}".rstrip(),

@@ -133,7 +133,12 @@ class Repository:
     def load_index(self) -> None:
         """Read the index files that are not in memory yet. Readers do so once; call it again to see what is new."""
         with self._index_mutex:
-            new = [name for name, size in self.store.list("index/") if size and name not in self._indexes_read]
+            there = [name for name, size in self.store.list("index/") if size]
+            if not self._indexes_read - {""} <= set(there):
+                # A prune has run, so packs that we know may be gone: a writer must not take their blobs for stored.
+                self.index.clear()
+                self._indexes_read.clear()
+            new = [name for name in there if name not in self._indexes_read]
             with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="index") as executor:
                 for at in range(0, len(new), 2 * _CONNECTIONS):  # a few decoded files at a time
                     batch = new[at : at + 2 * _CONNECTIONS]
@@ -143,7 +148,8 @@ class Repository:
                         self._indexes_read.add(name)
             self._indexes_read.add("")  # loaded once, even when there was nothing
 
-    def _forget_index(self) -> None:
+    def forget_index(self) -> None:
+        """Know no blobs any more; the next use reads all indexes anew."""
         with self._index_mutex:
             self.index.clear()
             self._indexes_read.clear()
@@ -268,7 +274,7 @@ class Repository:
             self.reader,
             lock,
             self.load_index,
-            self._forget_index,
+            self.forget_index,
             lambda: Chunker(self._seed),
             index_blobs=index_blobs,
             index_seconds=index_seconds,

@@ -216,8 +216,8 @@ class Archiver:
             setattr(figures, name, getattr(figures, name) + getattr(done, name))
         if done.tree_id:
             figures.dirs += 1
-            figures.dirs_unmodified += done.verbatim
-            figures.dirs_changed += done.had_parent and not done.verbatim
+            figures.dirs_unmodified += done.unmodified_directory
+            figures.dirs_changed += done.had_parent and not done.unmodified_directory
             figures.dirs_new += not done.had_parent
         for path, message in done.warnings[: WARNINGS - len(figures.warnings)]:
             figures.warnings.append(Warning(path.decode("utf-8", "replace"), message))

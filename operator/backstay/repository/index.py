@@ -8,7 +8,7 @@ document.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +19,8 @@ from backstay.repository.pack import Entry as Entry
 from backstay.repository.pack import parse_header
 
 _PLACE = struct.Struct("<IIII")  # number of the pack, offset, stored length, plain length
+_SKIP_ID = struct.Struct("<32xIIII")
+_WHOLE = struct.Struct("<32sIIII")
 _ID = 32
 _RECORD = _ID + _PLACE.size
 
@@ -58,10 +60,18 @@ class Index:
         bucket = self._buckets[kind].get(blob_id[:2])
         return bucket is not None and _find(bucket, blob_id) >= 0
 
-    def has_mark(self, mark: bytes) -> bool:
-        """As `has`, for the blob's type in one byte followed by its id."""
-        bucket = self._buckets[mark[0]].get(mark[1:3])
-        return bucket is not None and _find(bucket, mark[1:]) >= 0
+    def contains(self, marks: Sequence[bytes]) -> bytearray:
+        """As `has` for many, each by its type in one byte followed by its id: 1 for what is there, 0 for the rest."""
+        flags = bytearray(len(marks))
+        data, trees = self._buckets
+        for number, mark in enumerate(marks):
+            bucket = (trees if mark[0] else data).get(mark[1:3])
+            if bucket is not None:
+                blob_id = mark[1:]
+                found = bucket.find(blob_id)
+                if found >= 0 and (not found % _RECORD or _find(bucket, blob_id) >= 0):
+                    flags[number] = 1
+        return flags
 
     def lookup(self, kind: BlobType, blob_id: bytes) -> Location | None:
         """Where the blob lies, or None."""
@@ -71,6 +81,20 @@ class Index:
         pack, offset, length, plain_length = _PLACE.unpack_from(bucket, found + _ID)
         return Location(self._packs[pack], offset, length, plain_length)
 
+    def slot(self, kind: BlobType, blob_id: bytes) -> int:
+        """Which of the records that share the id's first two bytes is the blob's, counted from 0; -1 if none is."""
+        bucket = self._buckets[kind].get(blob_id[:2])
+        return -1 if bucket is None else _find(bucket, blob_id) // _RECORD
+
+    def places(self, kind: BlobType) -> Iterator[tuple[bytes, Iterator[tuple[int, int, int, int]]]]:
+        """All records by the first two bytes of their ids: number of the pack, offset, stored and plain length."""
+        for prefix, bucket in self._buckets[kind].items():
+            yield prefix, _SKIP_ID.iter_unpack(bucket)
+
+    def records(self, kind: BlobType, prefix: bytes) -> Iterator[tuple[bytes, int, int, int, int]]:
+        """The records of the ids that begin with two bytes: id, number of the pack, offset, stored and plain length."""
+        return _WHOLE.iter_unpack(self._buckets[kind].get(prefix, b""))
+
     def pack_end(self, pack_id: bytes) -> int:
         """Bytes of a pack up to its header, as far as its blobs are known."""
         return self._pack_ends[self._pack_numbers[pack_id]]
@@ -79,27 +103,45 @@ class Index:
         """Take in the blobs of a pack of our own, from its plain header."""
         self.add(pack_id, parse_header(header, "a pack of our own"))
 
-    def add(self, pack_id: bytes, entries: Iterable[Entry]) -> None:
-        """Take in the blobs of one pack. A blob that is known already keeps its first place."""
+    def add(
+        self,
+        pack_id: bytes,
+        entries: Iterable[tuple[BlobType, bytes, int, int, int]],
+        again: list[Entry] | None = None,
+    ) -> int:
+        """Take in the blobs of one pack; its number. A blob that is known already keeps its first place.
+
+        `entries`: as `Entry`, or the same as plain tuples. `again` gets the entries of blobs that were known.
+        """
         number = self._pack_numbers.get(pack_id)
         if number is None:
             number = self._pack_numbers[pack_id] = len(self._packs)
             self._packs.append(pack_id)
             self._pack_ends.append(0)
-        end = self._pack_ends[number]
-        pack = _PLACE.pack
+        ends = self._pack_ends
+        end = ends[number]
+        both, pack = self._buckets, _PLACE.pack
         for kind, blob_id, offset, length, plain_length in entries:
-            buckets = self._buckets[kind]
+            buckets = both[kind]
             bucket = buckets.get(blob_id[:2])
             if bucket is None:
                 bucket = buckets[blob_id[:2]] = bytearray()
-            elif _find(bucket, blob_id) >= 0:
+            elif (found := bucket.find(blob_id)) >= 0 and (not found % _RECORD or _find(bucket, blob_id) >= 0):
+                if again is not None:
+                    again.append(Entry(kind, blob_id, offset, length, plain_length))
                 continue
             bucket += blob_id + pack(number, offset, length, plain_length)
             self._count += 1
             if offset + length > end:
                 end = offset + length
-        self._pack_ends[number] = end
+        ends[number] = end
+        return number
+
+    def load(self, document: bytes, name: str) -> None:
+        """Take in an index file. Raises Corrupted, naming the file; then nothing of it was taken in."""
+        packs = [(pack_id, _plain_entries(blobs, name)) for pack_id, blobs in _packs(document, name)]
+        for pack_id, entries in packs:
+            self.add(pack_id, entries)
 
 
 def _find(bucket: bytearray, blob_id: bytes) -> int:
@@ -131,26 +173,37 @@ _TYPES = {"data": BlobType.DATA, "tree": BlobType.TREE}
 _LIMIT = 1 << 32
 
 
-def _entry(blob: _BlobJSON, name: str) -> Entry:
-    blob_id = bytes.fromhex(blob.id)
-    numbers = (blob.offset, blob.length, blob.uncompressed_length)
-    if len(blob_id) != _ID or not all(0 <= number < _LIMIT for number in numbers):
-        raise Corrupted(f"{name} decrypts but places a blob where none can be")
-    return Entry(_TYPES[blob.type], blob_id, *numbers)
+def _packs(data: bytes, name: str) -> list[tuple[bytes, list[_BlobJSON]]]:
+    try:
+        packs = [(bytes.fromhex(pack.id), pack.blobs or []) for pack in _decoder.decode(data).packs or ()]
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Corrupted(f"{name} decrypts but is no index document: {error}") from error
+    for pack_id, _ in packs:
+        if len(pack_id) != _ID:
+            raise Corrupted(f"{name} decrypts but names a pack by an id of {len(pack_id)} bytes")
+    return packs
+
+
+def _plain_entries(blobs: list[_BlobJSON], name: str) -> list[tuple[BlobType, bytes, int, int, int]]:
+    """Entries as plain tuples, which cost a third of what named ones do."""
+    fromhex, types = bytes.fromhex, _TYPES
+    try:
+        entries = [
+            (types[blob.type], fromhex(blob.id), blob.offset, blob.length, blob.uncompressed_length) for blob in blobs
+        ]
+    except (ValueError, KeyError) as error:
+        raise Corrupted(f"{name} decrypts but is no index document: {error}") from error
+    for _, blob_id, offset, length, plain_length in entries:
+        if len(blob_id) != _ID or not (0 <= offset < _LIMIT and 0 <= length < _LIMIT and 0 <= plain_length < _LIMIT):
+            raise Corrupted(f"{name} decrypts but places a blob where none can be")
+    return entries
 
 
 def decode(data: bytes, name: str) -> list[tuple[bytes, list[Entry]]]:
     """The packs of an index file with their blobs. Raises Corrupted, naming the file."""
-    try:
-        packs = []
-        for pack in _decoder.decode(data).packs or ():
-            pack_id = bytes.fromhex(pack.id)
-            if len(pack_id) != _ID:
-                raise Corrupted(f"{name} decrypts but names a pack by an id of {len(pack_id)} bytes")
-            packs.append((pack_id, [_entry(blob, name) for blob in pack.blobs or ()]))
-    except (msgspec.MsgspecError, ValueError, KeyError) as error:
-        raise Corrupted(f"{name} decrypts but is no index document: {error}") from error
-    return packs
+    return [
+        (pack_id, [Entry(*entry) for entry in _plain_entries(blobs, name)]) for pack_id, blobs in _packs(data, name)
+    ]
 
 
 def encode(packs: Iterable[tuple[bytes, Iterable[Entry]]]) -> bytes:

@@ -57,6 +57,19 @@ class Reader:
                 f"pack {pack_id.hex()} is missing from the repository although an index names it"
             ) from error
 
+    def fetch_into(self, pack_id: bytes, offset: int, room: memoryview) -> None:
+        """As `fetch`, of as many bytes as `room` takes."""
+        get_into = getattr(self._store, "get_into", None)
+        if get_into is None:
+            room[:] = self.fetch(pack_id, offset, len(room))
+            return
+        try:
+            get_into(pack.name(pack_id), offset, room)
+        except ObjectNotFound as error:
+            raise Corrupted(
+                f"pack {pack_id.hex()} is missing from the repository although an index names it"
+            ) from error
+
     def open(self, sealed: bytes | memoryview, kind: BlobType, blob_id: bytes, location: Location) -> bytes:
         """A blob's content out of its stored form, proven."""
         what = f"{kind.name.lower()} blob {blob_id.hex()} in pack {location.pack.hex()}"

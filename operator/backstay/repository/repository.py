@@ -6,11 +6,11 @@ import socket
 import threading
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from backstay.repository import config, keys, snapshot, tree
-from backstay.repository import index as index_file
 from backstay.repository.blob import Codec
-from backstay.repository.chunker import Chunker, seed
+from backstay.repository.chunker import seed
 from backstay.repository.config import Config
 from backstay.repository.crypto import Key
 from backstay.repository.errors import (
@@ -26,11 +26,14 @@ from backstay.repository.index import Index
 from backstay.repository.lock import REFRESH_SECONDS, Lock
 from backstay.repository.outcome import Progress, Restoration
 from backstay.repository.reader import Reader, parse_id
-from backstay.repository.restorer import Restorer
 from backstay.repository.snapshot import Snapshot
 from backstay.repository.store import Store
 from backstay.repository.tree import Node
 from backstay.repository.writer import INDEX_BLOBS, INDEX_SECONDS, Writer
+
+if TYPE_CHECKING:
+    from backstay.repository.crew import Crew
+    from backstay.repository.restore_existing import Overwrite, Select
 
 _CONNECTIONS = 4  # small files that are read at once
 
@@ -57,7 +60,11 @@ class Repository:
     @classmethod
     def init(cls, store: Store, password: str) -> Repository:
         """Create a repository. Raises RepositoryExists when there is one."""
-        if store.exists("config") or any(True for _ in store.list("keys/")):
+        try:
+            there = store.exists("config") or any(True for _ in store.list("keys/"))
+        except RepositoryNotFound:  # not even the directory
+            there = False
+        if there:
             raise RepositoryExists(
                 "creating a repository: there is one under this bucket and prefix; open it, or choose another prefix"
             )
@@ -142,9 +149,9 @@ class Repository:
             with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="index") as executor:
                 for at in range(0, len(new), 2 * _CONNECTIONS):  # a few decoded files at a time
                     batch = new[at : at + 2 * _CONNECTIONS]
-                    for name, packs in zip(batch, executor.map(self._read_index, batch), strict=True):
-                        for pack_id, entries in packs:
-                            self.index.add(pack_id, entries)
+                    for name, document in zip(batch, executor.map(self._read_index, batch), strict=True):
+                        if document:
+                            self.index.load(document, name)
                         self._indexes_read.add(name)
             self._indexes_read.add("")  # loaded once, even when there was nothing
 
@@ -154,12 +161,12 @@ class Repository:
             self.index.clear()
             self._indexes_read.clear()
 
-    def _read_index(self, name: str) -> list[tuple[bytes, list[index_file.Entry]]]:
+    def _read_index(self, name: str) -> bytes:
         try:
             stored = self.store.get(name)
         except ObjectNotFound:  # a prune replaced it since it was listed
-            return []
-        return index_file.decode(self.codec.open_file(stored, name), name)
+            return b""
+        return self.codec.open_file(stored, name)
 
     def ready(self) -> Reader:
         """The reader of blobs, with the index loaded if it was not yet."""
@@ -218,14 +225,35 @@ class Repository:
         progress: Callable[[Progress], None] | None = None,
         total_files: int | None = None,
         total_bytes: int | None = None,
+        overwrite: Overwrite = "always",
+        delete: bool = False,
+        select: Select | None = None,
+        verify: bool = False,
+        dry_run: bool = False,
+        sparse: bool = True,
+        crew: Crew | None = None,
     ) -> Restoration:
         """Write a tree's content into the directory `target`, each blob verified before a byte of it is written.
 
-        What is in the target already stays, but for what stands in a restored file's place. `root`: the node whose
-        mode, owner and times the target itself gets. Totals are only passed on to `progress`. Raises UnsafeName,
-        NoSpace, TargetError and Corrupted; what could not be carried over otherwise is a warning.
+        What is in the target already stays, but for what stands in a restored entry's place: of a plain file with one
+        name only the blobs that differ are written, anything else is replaced. `overwrite` if-changed takes size and
+        mtime as proof that a file's content is right, if-newer leaves what is not older than the snapshot's entry,
+        never leaves all that is there. `delete`: remove from restored directories what the snapshot lacks, as far as
+        `select` takes it. `select(path, is_dir)`: which paths, from the root of the tree on, are restored and descended
+        into. `verify`: read back and hash what was written. `dry_run`: only count. `sparse`: leave holes in new files
+        where there are zeros. `root`: the node whose mode, owner and times the target itself gets. `crew`: processes
+        that write; without them threads do. Totals are only passed on to `progress`.
+
+        Raises UnsafeName, NoSpace, TargetError and Corrupted; what could not be carried over otherwise is a warning.
         """
-        return Restorer(self.ready(), target, progress, total_files, total_bytes).run(tree_id, root)
+        from backstay.repository.restorer import Options, Restorer
+
+        options = Options(overwrite, delete, select, verify, dry_run, sparse)
+        restorer = Restorer(
+            self.ready(), self.codec, target, options, crew=crew,
+            progress=progress, total_files=total_files, total_bytes=total_bytes,
+        )  # fmt: skip
+        return restorer.run(tree_id, root)
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -275,7 +303,7 @@ class Repository:
             lock,
             self.load_index,
             self.forget_index,
-            lambda: Chunker(self._seed),
+            self._seed,
             index_blobs=index_blobs,
             index_seconds=index_seconds,
         )

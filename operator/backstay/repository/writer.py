@@ -150,22 +150,22 @@ class Writer:
 
     def known(self, marks: Sequence[bytes]) -> bytes:
         """For each mark (a blob's type in one byte, then its id) 1 when it is stored or on its way, else 0."""
-        has, pending = self._index.has_mark, self._pending
-        return bytes([has(mark) or mark in pending for mark in marks])
+        flags = self._index.contains(marks)
+        pending = self._pending
+        if pending and 0 in flags:
+            return bytes([flag or mark in pending for flag, mark in zip(flags, marks, strict=True)])
+        return bytes(flags)
 
     def claim(self, marks: Sequence[bytes]) -> bytes:
         """As `known`; who is told 0 must store the blob now, since whoever asks next is told 1."""
         with self._mutex:
             if self._failure is not None:
                 raise self._failure
-            has, pending = self._index.has_mark, self._pending
-            flags = bytearray()
-            for mark in marks:
-                if mark in pending or has(mark):
-                    flags.append(1)
-                else:
+            flags, pending = self._index.contains(marks), self._pending
+            for number, mark in enumerate(marks):
+                if not flags[number]:
+                    flags[number] = mark in pending
                     pending.add(mark)
-                    flags.append(0)
             return bytes(flags)
 
     def save(self, kind: BlobType, contents: Sequence[bytes]) -> list[bytes]:

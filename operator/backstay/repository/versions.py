@@ -13,6 +13,8 @@ from backstay.repository.errors import Corrupted
 if TYPE_CHECKING:
     from backstay.repository.s3 import S3Store
 
+PAGE = 1000  # versions in an answer, which is as many as S3 gives
+
 
 @dataclass(frozen=True)
 class Version:
@@ -50,7 +52,7 @@ def _all(store: S3Store, prefix: str) -> Iterator[Version]:
 
     def page_after(following: dict[str, str]) -> dict[str, Any]:
         return store.connection.do(
-            f"listing versions of {prefix or 'objects'} in", lambda s3: s3.list_object_versions(**place, **following)
+            f"listing versions of {prefix or 'objects'} in", lambda s3: s3.list_object_versions(**place, **following, MaxKeys=PAGE)
         )
 
     following: dict[str, str] = {}

@@ -18,9 +18,11 @@ from typing import Literal
 
 from backstay.repository import config, inventory
 from backstay.repository.blob import BlobType
-from backstay.repository.damage import Cause, Hurt, Survey, binary_id, shown
+from backstay.repository.damage import Cause, Hurt, Survey
 from backstay.repository.errors import Corrupted, ObjectNotFound, SnapshotNotFound
 from backstay.repository.forest import Forest
+from backstay.repository.index import Entry, Index
+from backstay.repository.node_check import binary_id, node_fault, shown
 from backstay.repository.outcome import Progress
 from backstay.repository.pack_check import read_packs
 from backstay.repository.parallel import ordered
@@ -33,8 +35,6 @@ Kind = Literal["config", "key", "index", "pack", "missing", "tree", "snapshot"]
 MOST = 1000  # findings, and hurt paths over all of them, that are told one by one
 _FEW = 10  # names in a sentence; and hurt paths that each finding may name at least
 _THREADS = 4
-_NODE_TYPES = frozenset(("file", "dir", "symlink", "dev", "chardev", "fifo", "socket"))
-_NULL = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ class _Check:
         self._damaged: dict[bytes, tuple[Cause, frozenset[tuple[BlobType, bytes]]]] = {}  # by pack
         self._bad_trees: dict[bytes, Cause] = {}  # intact as blobs, but no trees that could be restored
         self._unread_trees: dict[bytes, Corrupted] = {}
-        self._wanting: dict[tuple[BlobType, bytes], None] = {}  # blobs that are in no index
+        self._wanting = Index()  # blobs that are in no index of the repository
+        self._wanting_names: list[str] = []
         self._wanting_cause: Cause | None = None
         self._packs_read = self._bytes_read = self._trees = 0
 
@@ -273,11 +274,7 @@ class _Check:
     # --- trees ----------------------------------------------------------------------------------------------------
 
     def _check_trees(self, roots: Iterable[bytes]) -> None:
-        def below(tree_id: bytes, nodes: list[NodeJSON]) -> list[bytes]:
-            children = (binary_id(node.subtree or "") for node in nodes if node.type == "dir")
-            return [child for child in children if child is not None]
-
-        for visit in self._forest.visit(roots, below):
+        for visit in self._forest.visit(roots):
             self._trees += 1
             if visit.nodes is None:
                 assert visit.error is not None
@@ -294,16 +291,16 @@ class _Check:
         fault = ""
         has, lost = self._inventory.places.first.has, self._inventory.lost.has
         for node in nodes:
-            wrong = _node_fault(node)
+            wrong = node_fault(node)
             if not wrong and node.name in names:
                 wrong = "comes twice"
             names.add(node.name)
             for text in node.content or () if node.type == "file" else ():
                 blob_id = binary_id(text)
-                if blob_id is None or text == _NULL:
-                    wrong = f"refers to {text[:80]!r}, which is no blob"
-                elif not has(BlobType.DATA, blob_id) and not lost(BlobType.DATA, blob_id):
-                    self._wanting[BlobType.DATA, blob_id] = None
+                if blob_id is None:
+                    continue
+                if not has(BlobType.DATA, blob_id) and not lost(BlobType.DATA, blob_id):
+                    self._want(BlobType.DATA, blob_id)
             if wrong and not fault:
                 fault = f"cannot be restored: {shown(node.name)[:200]!a} {wrong}"
         return fault
@@ -314,18 +311,23 @@ class _Check:
             if self._stored_fault(BlobType.TREE, tree_id) is not None:
                 continue
             if next(self._inventory.places.of(BlobType.TREE, tree_id), None) is None:
-                self._wanting[BlobType.TREE, tree_id] = None
+                self._want(BlobType.TREE, tree_id)
             else:
                 self._bad_trees[tree_id] = self._findings.add("tree", tree_id.hex(), str(error))
         if self._wanting:
-            names = [f"{kind.name.lower()} blob {blob_id.hex()}" for kind, blob_id in list(self._wanting)[:_FEW]]
-            more = f" and {len(self._wanting) - _FEW} more" if len(self._wanting) > _FEW else ""
+            names = self._wanting_names
+            more = f" and {len(self._wanting) - len(names)} more" if len(self._wanting) > len(names) else ""
             self._wanting_cause = self._findings.add(
                 "missing",
                 "index",
                 f"snapshots need blobs that are in no index: {', '.join(names)}{more}; 'repair index' finds those"
                 " whose packs are still there",
             )
+
+    def _want(self, kind: BlobType, blob_id: bytes) -> None:
+        if len(self._wanting_names) < _FEW and not self._wanting.has(kind, blob_id):
+            self._wanting_names.append(f"{kind.name.lower()} blob {blob_id.hex()}")
+        self._wanting.add(b"", (Entry(kind, blob_id, 0, 0, 0),))
 
     # --- whom it hurts --------------------------------------------------------------------------------------------
 
@@ -346,7 +348,7 @@ class _Check:
     def _fault(self, kind: BlobType, blob_id: bytes) -> Cause | None:
         if kind is BlobType.TREE and blob_id in self._bad_trees:
             return self._bad_trees[blob_id]
-        if (kind, blob_id) in self._wanting:
+        if self._wanting.has(kind, blob_id):
             return self._wanting_cause
         return self._stored_fault(kind, blob_id)
 
@@ -376,20 +378,6 @@ class _Check:
             packs_read=self._packs_read,
             bytes_read=self._bytes_read,
         )
-
-
-def _node_fault(node: NodeJSON) -> str:
-    """What is wrong with a node by itself, to follow its name; empty when nothing is."""
-    name = shown(node.name)
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
-        return "is a name that could lead elsewhere"
-    if node.type not in _NODE_TYPES:
-        return f"is of the unknown type {node.type[:40]!a}"
-    if node.type == "dir" and (binary_id(node.subtree or "") is None or node.subtree == _NULL):
-        return "is a directory without a tree"
-    if node.type == "file" and node.content is None:
-        return "is a file without a list of blobs"
-    return ""
 
 
 def _count(things: list[str], word: str) -> str:

@@ -8,13 +8,12 @@ something to name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from backstay.repository import tree
 from backstay.repository.blob import BlobType
 from backstay.repository.errors import Corrupted
+from backstay.repository.node_check import binary_id, shown
 from backstay.repository.tree import NodeJSON
 
 Cause = int  # number of the finding that a damage is told by
@@ -165,19 +164,3 @@ class Survey:
                 if child is not None and child in self._hurt:
                     below.append((here, child))
             stack.extend(reversed(below))
-
-
-def binary_id(text: str) -> bytes | None:
-    """A hexadecimal id as 32 bytes, or None when it is none."""
-    try:
-        found = bytes.fromhex(text)
-    except ValueError:
-        return None
-    return found if len(found) == 32 else None
-
-
-def shown(quoted: str) -> str:
-    """A node's name for people, out of its form in a tree."""
-    with suppress(ValueError):
-        return tree.unquote(quoted)
-    return quoted

@@ -5,7 +5,7 @@ They are read in waves: what is wanted next is ordered by where it lies, and wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from backstay.repository import tree
@@ -13,6 +13,7 @@ from backstay.repository.blob import BlobType, Codec
 from backstay.repository.errors import Corrupted
 from backstay.repository.index import Location
 from backstay.repository.inventory import Places
+from backstay.repository.node_check import binary_id
 from backstay.repository.parallel import ordered
 from backstay.repository.reader import Reader
 from backstay.repository.store import Store
@@ -63,20 +64,15 @@ class Forest:
                 failure = failure or error
         raise failure or Corrupted(f"tree blob {tree_id.hex()} is in no index")
 
-    def visit(
-        self, roots: Iterable[bytes], below: Callable[[bytes, list[NodeJSON]], Iterable[bytes]]
-    ) -> Iterator[Visit]:
-        """All trees from `roots` on, each once, parents before children.
-
-        `below` tells the trees that a tree's nodes refer to; it is called before the visit is handed out.
-        """
+    def visit(self, roots: Iterable[bytes]) -> Iterator[Visit]:
+        """All trees from `roots` on, each once, parents before children."""
         wanted = list(dict.fromkeys(roots))
         seen = set(wanted)
         while wanted:
             wave, wanted = wanted[-_WAVE:], wanted[:-_WAVE]
             for visits in ordered(self._fetch, self._groups(wave), threads=_THREADS, ahead=_THREADS, name="trees"):
                 for visit in visits:
-                    for child in below(visit.tree_id, visit.nodes or []):
+                    for child in _subtrees(visit.nodes or []):
                         if child not in seen:
                             seen.add(child)
                             wanted.append(child)
@@ -134,3 +130,11 @@ class Forest:
             except Corrupted as error:
                 visits.append(Visit(tree_id, None, error))
         return visits
+
+
+def _subtrees(nodes: list[NodeJSON]) -> Iterator[bytes]:
+    for node in nodes:
+        if node.type == "dir":
+            child = binary_id(node.subtree or "")
+            if child is not None:
+                yield child

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -76,8 +76,17 @@ def _by_offset(entry: Entry) -> int:
 class Places:
     """Every place where a blob lies, in the order in which they were added."""
 
-    def __init__(self) -> None:
-        self._levels = [Index()]  # the first place of each blob, the second, and so on
+    def __init__(
+        self,
+        first: Index | None = None,
+        *,
+        without_packs: Container[bytes] = (),
+        without: Container[tuple[BlobType, bytes]] = (),
+    ) -> None:
+        """`first` (default: a new index) gets the first place of each blob. Some packs or blobs may be passed over."""
+        self._without_packs = without_packs
+        self._without = without
+        self._levels = [Index() if first is None else first]  # first places, second ones, and so on
 
     @property
     def first(self) -> Index:
@@ -86,6 +95,10 @@ class Places:
 
     def add(self, pack_id: bytes, entries: list[Entry]) -> None:
         """Take in the blobs of a pack; what is known to lie there already is not doubled."""
+        if pack_id in self._without_packs:
+            return
+        if self._without:
+            entries = [entry for entry in entries if (entry.type, entry.id) not in self._without]
         for level in range(_COPIES):
             if level == len(self._levels):
                 self._levels.append(Index())
@@ -113,8 +126,9 @@ class Inventory:
 
     `sizes`: bytes of each pack by id. `claims`: by pack id. `places`: blobs in packs that exist, those in packs of the
     right size first; `lost`: blobs whose pack does not exist. `broken`: index files that cannot be read, with why.
-    `disagreeing`: packs of which two indexes tell different things. `repeated`: number of packs that are in an index
-    more than once. `strays`: names of objects where packs and indexes lie that are neither.
+    `disagreeing`: packs of which two indexes tell different things; `split`: those of which they are right together, as
+    old versions of restic named the blobs of a pack in several index files. `repeated`: how often a pack is in an index
+    once more. `strays`: names of objects where packs and indexes lie that are neither.
     """
 
     index_names: list[str] = field(default_factory=list)
@@ -124,6 +138,7 @@ class Inventory:
     lost: Index = field(default_factory=Index)
     broken: dict[str, Corrupted] = field(default_factory=dict)
     disagreeing: set[bytes] = field(default_factory=set)
+    split: set[bytes] = field(default_factory=set)
     repeated: int = 0
     strays: list[str] = field(default_factory=list)
 
@@ -194,9 +209,12 @@ class IndexFiles:
         return sorted(found, key=_by_offset)
 
 
-def take(store: Store, codec: Codec) -> tuple[Inventory, IndexFiles]:
-    """List the packs, read the indexes. A lock must be held, and snapshots must have been listed before."""
-    inventory = Inventory()
+def take(store: Store, codec: Codec, places: Places | None = None) -> tuple[Inventory, IndexFiles]:
+    """List the packs, read the indexes. A lock must be held, and snapshots must have been listed before.
+
+    `places`: to be filled, if there is something special about them.
+    """
+    inventory = Inventory(places=places or Places())
     for name, _ in store.list(INDEX_PREFIX):
         if object_id(name) is None:
             inventory.strays.append(name)
@@ -262,13 +280,11 @@ def _take_file(
 
 
 def _settle(inventory: Inventory, files: IndexFiles) -> None:
-    """Claims of packs that several indexes tell differently: what they say together.
-
-    Old versions of restic named a pack's blobs in several index files, which together are right.
-    """
+    """Claims of packs that several indexes tell differently: what they say together."""
     for pack_id in sorted(inventory.disagreeing, key=lambda pack_id: inventory.claims[pack_id].files):
         known = inventory.claims[pack_id]
         together = claim(files.entries(known, pack_id), known.files[0])._replace(files=known.files)
         inventory.claims[pack_id] = together
         if together.orderly and together.size == inventory.sizes.get(pack_id):
             inventory.disagreeing.discard(pack_id)
+            inventory.split.add(pack_id)

@@ -317,7 +317,8 @@ def decode_raw(data: bytes, tree_id: str) -> list[NodeJSON]:
         raise Corrupted(f"tree {tree_id} decrypts but is no tree document: {error}") from error
 
 
-def _to_node(raw: NodeJSON) -> Node:
+def to_node(raw: NodeJSON) -> Node:
+    """A node out of its form in the JSON. Raises ValueError when its name or a time cannot be read."""
     target = raw.linktarget
     if raw.linktarget_raw is not None:
         target = raw.linktarget_raw.decode("utf-8", "surrogateescape")
@@ -348,6 +349,6 @@ def _to_node(raw: NodeJSON) -> Node:
 def decode(data: bytes, tree_id: str) -> list[Node]:
     """The nodes of a tree blob. Raises Corrupted, naming the tree and what is wrong with it."""
     try:
-        return [_to_node(raw) for raw in decode_raw(data, tree_id)]
+        return [to_node(raw) for raw in decode_raw(data, tree_id)]
     except ValueError as error:
         raise Corrupted(f"tree {tree_id} holds a node that cannot be read: {error}") from error

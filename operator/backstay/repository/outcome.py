@@ -52,10 +52,26 @@ class Archive:
 
 @dataclass(frozen=True)
 class Restoration:
-    """What a restore did. `warnings` holds the first few; `warning_count` is exact."""
+    """What a restore did, or in a dry run would do. `warnings` holds the first few; `warning_count` is exact.
+
+    `files`, `bytes`: all files of the snapshot that were selected, and their content; a further name of a file counts
+    no bytes. Of these files `files_restored` were made, `files_updated` had some blobs or their length corrected in
+    place, `files_unchanged` held everything already, and `files_skipped` were left as they are, as `overwrite` asks.
+    `bytes_restored` were written, `bytes_skipped` not. `deleted`: entries that went because the snapshot lacks them.
+    `files_verified` were read back, and `verify_errors` of them were not as they should be: each is a warning too.
+    """
 
     files: int
     bytes: int
     dirs: int = 0
     warnings: tuple[Warning, ...] = ()
     warning_count: int = 0
+    files_restored: int = 0
+    files_updated: int = 0
+    files_unchanged: int = 0
+    files_skipped: int = 0
+    deleted: int = 0
+    bytes_restored: int = 0
+    bytes_skipped: int = 0
+    files_verified: int = 0
+    verify_errors: int = 0

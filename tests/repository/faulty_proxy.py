@@ -34,7 +34,8 @@ class Fault:
 
     kind: "answer" (with `status`, S3 `code` and `headers`, without asking the server), "reset" (the connection, after
     half of the upload, or at once), "cut" (the connection, after half of the answer), "corrupt" (a byte of the upload),
-    "hang" (for `seconds` before anything is answered), "trickle" (the answer in 16 pieces over `seconds`).
+    "hang" (for `seconds` before anything is answered), "trickle" (the answer in 16 pieces over `seconds`), "crawl" (the
+    upload is taken in pieces over `seconds`).
     """
 
     kind: str
@@ -110,6 +111,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)  # a slow reader must be felt
+        super().server_bind()
+
     def handle_error(self, request: object, client_address: object) -> None:
         """Connections that break are this server's trade."""
 
@@ -146,7 +151,13 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "reset":
             self.rfile.read(length // 2)
             return self._reset()
-        body = bytearray(self.rfile.read(length))
+        if fault is not None and kind == "crawl":
+            body = bytearray()
+            while len(body) < length:
+                body += self.rfile.read(min(length - len(body), 64 << 10))
+                time.sleep(fault.seconds * (64 << 10) / length)
+        else:
+            body = bytearray(self.rfile.read(length))
         if kind == "corrupt" and body:
             body[len(body) // 2] ^= 1
         if self.owner.verifies is not None and self.command == "PUT" and "probe" in self.path:

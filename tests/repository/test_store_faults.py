@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pytest
 
-from backstay.repository import AccessDenied, Repository, S3Credentials, S3Location, S3Store, Unreachable
+from backstay.repository import AccessDenied, Repository, S3Credentials, S3Location, S3Store, Unreachable, s3_client
 from backstay.repository.errors import StoreFull, StoreRefused
 from backstay.repository.s3 import Integrity
 from tests.repository.conftest import PASSWORD
@@ -72,6 +72,19 @@ def test_a_download_survives_what_passes(far: S3Store, proxy: FaultyProxy, fault
     assert far.get("data/00/pack", 1000, len(CONTENT) - 2000) == CONTENT[1000:-1000]
 
     assert proxy.faults[0].times == 0
+
+
+def test_an_upload_on_a_slow_link_may_take_longer_than_any_time_limit(
+    far: S3Store, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_client, "CONNECT_TIMEOUT", 1.0)
+    proxy.faults.append(Fault("crawl", seconds=4.0))
+    content = CONTENT * 3  # more than the sender's own buffers hold
+
+    far.put("data/00/pack", content)
+
+    assert far.get("data/00/pack") == content
+    assert [told.split()[0] for told in proxy.requests] == ["PUT", "GET"]
 
 
 def test_a_listing_that_broke_off_is_asked_for_again(far: S3Store, proxy: FaultyProxy) -> None:

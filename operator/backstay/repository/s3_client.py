@@ -33,8 +33,6 @@ def make_client(
     location: S3Location, credentials: S3Credentials | None, ca_file: str | None, *, connections: int
 ) -> Any:
     """An S3 client of botocore. `credentials` None: the process's own identity, found and refreshed by botocore."""
-    from botocore.config import Config
-
     keys: dict[str, str | None] = {}
     if credentials is not None:
         keys = {
@@ -42,7 +40,24 @@ def make_client(
             "aws_secret_access_key": credentials.secret_access_key,
             "aws_session_token": credentials.session_token or None,
         }
-    config = Config(
+    with _session_lock, _uncollected():  # making a client is not thread-safe
+        client = _session().create_client(
+            "s3",
+            region_name=location.region or "us-east-1",
+            endpoint_url=location.endpoint or None,
+            verify=ca_file,
+            config=_config(location, connections),
+            **keys,
+        )
+    _sign_with_known_digest(client)
+    _wait_for_consent_when_large(client)
+    return client
+
+
+def _config(location: S3Location, connections: int) -> Any:
+    from botocore.config import Config
+
+    return Config(
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=READ_TIMEOUT,
         max_pool_connections=connections,
@@ -57,18 +72,6 @@ def make_client(
         response_checksum_validation="when_required",
         user_agent="backstay",  # botocore's own takes it a tenth of a millisecond for each request
     )
-    with _session_lock, _uncollected():  # making a client is not thread-safe
-        client = _session().create_client(
-            "s3",
-            region_name=location.region or "us-east-1",
-            endpoint_url=location.endpoint or None,
-            verify=ca_file,
-            config=config,
-            **keys,
-        )
-    _sign_with_known_digest(client)
-    _wait_for_consent_when_large(client)
-    return client
 
 
 @contextlib.contextmanager

@@ -26,17 +26,17 @@ class Subset:
         text = text.strip()
         if text == "all":
             return cls()
-        if match := re.fullmatch(r"(\d{1,3})/(\d{1,3})", text):
+        if match := re.fullmatch(r"([0-9]{1,3})/([0-9]{1,3})", text):
             group, groups = int(match[1]), int(match[2])
             if not 1 <= group <= groups <= _MOST_GROUPS:
                 raise ValueError(f"{text!r} is no group of packs: write n/t with 1 <= n <= t <= {_MOST_GROUPS}")
             return cls(group=group, groups=groups)
-        if match := re.fullmatch(r"(\d{1,3}(?:\.\d{1,9})?)%", text):
+        if match := re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)%", text):
             percent = float(match[1])
             if not 0 < percent <= 100:
                 raise ValueError(f"{text!r} is no share of the packs: write more than 0% and at most 100%")
             return cls(percent=percent)
-        if match := re.fullmatch(r"(\d{1,18})([kmgt]?)b?", text.lower()):
+        if match := re.fullmatch(r"([0-9]{1,18})([kmgt]?)b?", text.lower()):
             size = int(match[1]) * _UNITS[match[2]]
             if size:
                 return cls(size=size)

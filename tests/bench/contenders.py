@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,19 +17,11 @@ from tests.bench.measure import Cost, measure
 from tests.repository.restic_binary import restic
 from tests.repository.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
 
-ROOT = Path(__file__).parents[2]
+BACKSTAY = Path(sys.executable).with_name("backstay")
 PASSWORD = "bench"
 BUCKET = "bench"
 OURS, RESTIC = "ours", "restic"
 _places = itertools.count(1)
-
-
-@functools.cache
-def _ours() -> list[str]:
-    whole = [str(Path(sys.executable).with_name("backstay")), "repo"]
-    if subprocess.run([*whole, "--help"], capture_output=True, check=False).returncode == 0:
-        return whole
-    return [sys.executable, "-m", "tests.bench.inline"]  # until the command line has the verbs
 
 
 @dataclass
@@ -76,12 +66,11 @@ class Contender:
             "XDG_CACHE_HOME": str(self._cache),
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'operator'}",
         }
 
     def _run(self, *arguments: str, cwd: Path | None = None, who: str = "") -> Cost:
-        program = _ours() if (who or self.who) == OURS else [str(restic()), "-q"]
-        return measure([*program, *arguments], self._environment(), cwd)
+        program = [str(BACKSTAY), "repo"] if (who or self.who) == OURS else [str(restic())]
+        return measure([*program, "-q", *arguments], self._environment(), cwd)
 
     def init(self) -> None:
         """Create the repository."""

@@ -5,6 +5,7 @@ The independent reader gives it; here it is asked of the engine and of a file sy
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -76,7 +77,12 @@ def on_disk(root: Path) -> Contents:
 def _path(path: bytes) -> dict[str, Any]:
     status = os.lstat(path)
     kind = _TYPES[stat.S_IFMT(status.st_mode)]
-    names = os.listxattr(path, follow_symlinks=False)
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        names = []
     entry: dict[str, Any] = {
         "type": kind,
         "mode": stat.S_IMODE(status.st_mode),

@@ -280,3 +280,18 @@ def test_names_come_in_order_over_pages(store: S3Store) -> None:
 
     assert len(names) == 1100
     assert all(first < second for first, second in pairwise(names))
+
+
+def test_processes_that_fork_do_not_share_connections(store: S3Store) -> None:
+    store.put("index/some", b"content")  # over a connection that stays open
+
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if all(store.get("index/some") == b"content" for _ in range(200)) else 1)
+        finally:
+            os._exit(2)
+    for _ in range(200):
+        assert store.get("index/some") == b"content"
+
+    assert os.waitpid(child, 0)[1] == 0

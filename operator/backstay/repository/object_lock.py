@@ -207,6 +207,8 @@ def _retention(store: S3Store, name: str, version: str) -> tuple[str, datetime] 
             f"reading the retention of {name} in", lambda s3: s3.get_object_retention(**store.address(name), **which)
         ).get("Retention", {})
     except RepositoryError as error:
+        if code_of(error) == "MethodNotAllowed":  # as AWS says of a delete marker
+            raise ObjectNotFound(f"{name} is not in {store.connection.where} (any more)") from error
         if code_of(error) not in _UNLOCKED_CODES:
             raise
         # Some servers say the same of an object that is hidden behind a delete marker.

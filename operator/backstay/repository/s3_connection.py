@@ -7,6 +7,7 @@ for `patience` seconds later on, since then a backup that is under way is worth 
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import threading
@@ -57,6 +58,8 @@ class S3Connection:
         self._slots = threading.BoundedSemaphore(connections)
         self._mutex = threading.Lock()
         self._client: Any = None
+        self._abandoned: Any = None
+        self._process = os.getpid()
         self._keys: S3Credentials | None = None
 
     def do(self, doing: str, request: Callable[[Any], Result]) -> Result:
@@ -109,10 +112,12 @@ class S3Connection:
 
     def _current(self) -> Any:
         client = self._client
-        if client is not None:
+        if client is not None and self._process == os.getpid():
             return client
         with self._mutex:
-            if self._client is None:
+            if self._client is None or self._process != os.getpid():
+                # After a fork, the connections are the parent's, and its requests and ours would be mixed on them.
+                self._abandoned, self._process = self._client, os.getpid()
                 self._keys = self._credentials() if callable(self._credentials) else self._credentials
                 self._make()
             return self._client

@@ -55,6 +55,15 @@ _DENIED_CODES = {
     "InvalidToken": "the session token is not valid",
     "AllAccessDisabled": "the account is disabled",
 }
+#: TLS errors that stay; the others, such as an unexpected end, are how a connection breaks under TLS.
+_NO_TLS = (
+    "certificate",
+    "hostname",
+    "wrong_version_number",
+    "unsupported_protocol",
+    "handshake_failure",
+    "http_request",
+)
 _LONGEST_WISH = 60.0  # seconds of Retry-After that are heeded
 
 
@@ -96,7 +105,7 @@ def judge(told: str, error: Exception, now: datetime) -> Trouble | RepositoryErr
             f"{told}: no credentials were given and this process has no identity of its own ({plain(error)}); name a"
             " Secret with keys or give the pod a role"
         )
-    if isinstance(error, SSLError):
+    if isinstance(error, SSLError) and any(sign in str(error).lower() for sign in _NO_TLS):
         return Unreachable(f"{told}: {plain(error)}; check the endpoint and the CA")
     if isinstance(error, IncompleteReadError):
         return Trouble("the answer broke off", "the connection is bad; try again later", answered=True)

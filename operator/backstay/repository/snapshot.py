@@ -7,7 +7,7 @@ A snapshot file is the last thing a backup writes, so that it never points at an
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import msgspec
@@ -42,7 +42,8 @@ class Snapshot:
 
     `time` is in UTC; `tree`, `id`, `parent` and `original` are hexadecimal ids. `id` is the name of the snapshot's
     file, empty while it has not been written; `original` is the id that a rewritten snapshot first had. `utc_offset`:
-    seconds east of UTC of the zone in which the time is written, by whose days policies count.
+    seconds east of UTC of the zone in which the time is written, by whose days policies count. `exact_time`: the time
+    as it is written, where that tells more digits than `time` can hold; restic takes copies for different without them.
     """
 
     time: datetime
@@ -60,6 +61,7 @@ class Snapshot:
     program_version: str = ""
     summary: Summary | None = None
     utc_offset: int = 0
+    exact_time: str = field(default="", compare=False)
 
 
 class _SummaryJSON(msgspec.Struct):
@@ -101,7 +103,10 @@ _COUNTS = [name for name in Summary.__dataclass_fields__ if not name.startswith(
 
 def encode(snapshot: Snapshot) -> bytes:
     """The snapshot as the JSON that restic writes (fields that are empty are left out)."""
-    document: dict[str, object] = {"time": rfc3339.from_datetime(snapshot.time, snapshot.utc_offset)}
+    time = rfc3339.from_datetime(snapshot.time, snapshot.utc_offset)
+    if snapshot.exact_time and rfc3339.to_datetime(snapshot.exact_time) == snapshot.time:
+        time = snapshot.exact_time
+    document: dict[str, object] = {"time": time}
     if snapshot.parent:
         document["parent"] = snapshot.parent
     document["tree"] = snapshot.tree
@@ -159,6 +164,7 @@ def decode(data: bytes, snapshot_id: str) -> Snapshot:
         program_version=raw.program_version,
         summary=summary,
         utc_offset=utc_offset,
+        exact_time="" if raw.time == rfc3339.from_datetime(time, utc_offset) else raw.time,
     )
 
 

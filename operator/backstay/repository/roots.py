@@ -148,7 +148,7 @@ class Saver:
         """Store everything; what it came to, with the id of the whole tree."""
         before = self._figures()
         tree_id = self._directory(root, self.parent.tree if self.parent else "")
-        added = {name: value - before[name] for name, value in self._figures().items()}
+        added: dict[str, Any] = {name: value - before[name] for name, value in self._figures().items()}
         return replace(self.total, tree=tree_id, **added)
 
     def _figures(self) -> dict[str, int]:
@@ -171,7 +171,7 @@ class Saver:
                 nodes.append(node)
         tree_id = self.writer.save_blob(BlobType.TREE, tree.encode(nodes)).hex()
         same = tree_id == before
-        count = {"dirs_unmodified": 1} if same else {"dirs_changed": 1} if before else {"dirs_new": 1}
+        count: dict[str, Any] = {"dirs_unmodified": 1} if same else {"dirs_changed": 1} if before else {"dirs_new": 1}
         self._count(Archive("", 0, 1, 0, 0, **count))
         return tree_id
 
@@ -300,7 +300,7 @@ class Saver:
             inode=status.st_ino,
             device_id=status.st_dev if linked else 0,
             links=status.st_nlink if kind not in (stat.S_IFDIR, stat.S_IFIFO) else 0,
-            linktarget=tree.name_text(os.readlink(place)) if kind == stat.S_IFLNK else "",
+            linktarget=tree.name_text(os.readlink(place)) if isinstance(place, bytes) and kind == stat.S_IFLNK else "",
             device=status.st_rdev if kind in (stat.S_IFBLK, stat.S_IFCHR) else 0,
             xattrs=tuple(self._xattrs(place, follow=kind == stat.S_IFDIR)),
         )

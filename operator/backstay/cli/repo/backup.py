@@ -263,7 +263,7 @@ class _Run:
         if plan.command:
             with _output_of(plan.command) as descriptor:
                 return self._stream(writer, descriptor, tell)
-        from backstay.repository import image, roots
+        from backstay.repository import roots
 
         def archive(path: str, **options: Any) -> Archive:
             return writer.backup(path, crew=self._crew, one_file_system=plan.one_file_system, **options)
@@ -273,7 +273,7 @@ class _Run:
             writer,
             archive,
             parent=parent,
-            image=image.save,
+            image=_save_image,
             images=plan.image,
             exclude=plan.exclusion or None,
             progress=tell,
@@ -363,6 +363,12 @@ class _Run:
             output.note(f"snapshot {snapshot_id[:8]} saved")
         elif not dry_run:
             output.note("nothing changed, so no snapshot was written")
+
+
+def _save_image(*arguments: Any, **options: Any) -> Archive:
+    from backstay.repository import image
+
+    return image.save(*arguments, **options)
 
 
 @contextmanager

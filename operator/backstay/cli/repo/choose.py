@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -63,7 +63,7 @@ def _filter_options(function: Function, *host: str) -> Function:
         kept[parameter.name] = value
         ctx.params["only"] = make_filter(kept.get("only_host", ()), kept.get("only_tag", ()), kept.get("only_path", ()))
 
-    def option(*names: str, **attributes: str) -> Callable[[Function], Function]:
+    def option(*names: str, **attributes: Any) -> Callable[[Function], Function]:
         return click.option(*names, multiple=True, expose_value=False, callback=collect, **attributes)
 
     for each in (

@@ -105,18 +105,10 @@ def node_document(found: Found) -> dict[str, Any]:
 
 
 def permissions(node: Node) -> str:
-    """Type and mode as `ls -l` shows them."""
-    import stat
-
-    kinds = {
-        "dir": stat.S_IFDIR,
-        "symlink": stat.S_IFLNK,
-        "dev": stat.S_IFBLK,
-        "chardev": stat.S_IFCHR,
-        "fifo": stat.S_IFIFO,
-        "socket": stat.S_IFSOCK,
-    }
-    return stat.filemode(kinds.get(node.type, stat.S_IFREG) | node.unix_mode)
+    """Type and mode as Go shows them, and so restic: a letter for each of the upper bits, then the permissions."""
+    letters = "".join(letter for at, letter in enumerate("dalTLDpSugct?") if node.mode >> (31 - at) & 1)
+    bits = "".join(letter if node.mode >> (8 - at) & 1 else "-" for at, letter in enumerate("rwxrwxrwx"))
+    return (letters or "-") + bits
 
 
 def long_line(found: Found, human_readable: bool = False) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SPANS = ("hourly", "daily", "weekly", "monthly", "yearly")
 
 
-class Count(click.ParamType):
+class Count(click.ParamType):  # type: ignore[type-arg]
     """A number of snapshots, or `unlimited`, which is -1."""
 
     name = "n"
@@ -37,7 +37,7 @@ class Count(click.ParamType):
         return int(text)
 
 
-class Span(click.ParamType):
+class Span(click.ParamType):  # type: ignore[type-arg]
     """A duration of the calendar, such as 1y5m7d2h."""
 
     name = "duration"

@@ -143,8 +143,8 @@ def prune_options(function: Any) -> Any:
         click.option(
             "--delete-delay",
             type=Duration(),
-            default=86400.0,
-            show_default="24h",
+            default="24h",
+            show_default=True,
             metavar="DURATION",
             help="How long packs stay that nothing needs any more, for those who read meanwhile.",
         ),
@@ -188,7 +188,7 @@ def run_prune(
     repack_smaller_than: int | None,
 ) -> None:
     """Prune and tell."""
-    from dataclasses import asdict, is_dataclass
+    from dataclasses import asdict
 
     from backstay.repository.prune import prune as tidy
     from backstay.repository.prune_plan import PruneOptions, allowed_unused
@@ -210,7 +210,6 @@ def run_prune(
     )
     with output.progress("prune", unit="packs") as tell:
         report = tidy(repository, options, now=datetime.now(UTC), progress=tell)
-    assert is_dataclass(report) and not isinstance(report, type)
     found = {name: value for name, value in asdict(report).items() if not isinstance(value, tuple | list | dict)}
     output.record({"message_type": "summary", "dry_run": dry_run, **found})
     output.say("would have changed:" if dry_run else "pruned:")

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any, TextIO
 
 from backstay.repository.outcome import Progress
 
@@ -30,8 +30,8 @@ class Output:
         json: bool = False,
         quiet: bool = False,
         verbose: int = 0,
-        out: IO[str] | None = None,
-        err: IO[str] | None = None,
+        out: TextIO | None = None,
+        err: TextIO | None = None,
     ) -> None:
         self.json = json
         self.quiet = quiet
@@ -83,7 +83,7 @@ class Output:
         """Nobody reads: let the interpreter not complain about that when it ends."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    def _write(self, stream: IO[str], text: str) -> None:
+    def _write(self, stream: TextIO, text: str) -> None:
         try:
             stream.write(text + "\n")
         except UnicodeEncodeError:  # a name that is no UTF-8, or a terminal that is not
@@ -126,7 +126,7 @@ class Output:
 
 
 @contextmanager
-def _bar(verb: str, unit: str, stream: IO[str]) -> Iterator[Tell]:
+def _bar(verb: str, unit: str, stream: TextIO) -> Iterator[Tell]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar

@@ -118,7 +118,12 @@ def restore(
 def _run(
     repository: Repository, crew: Crew, tree_id: str, target: str, tell: Tell, options: dict[str, Any]
 ) -> Restoration:
-    return repository.restore(tree_id, target, progress=tell, crew=crew, **options)
+    import inspect
+
+    restore_tree: Callable[..., Restoration] = repository.restore
+    known = inspect.signature(restore_tree).parameters
+    options = {name: value for name, value in {**options, "crew": crew}.items() if name in known}
+    return restore_tree(tree_id, target, progress=tell, **options)
 
 
 def _tell(output: Output, done: Restoration, seconds: float, *, dry_run: bool) -> None:

@@ -124,6 +124,7 @@ def _objects(
     repository: Repository, output: Output, snapshots: list[Snapshot], blobs: tuple[str, ...], trees: tuple[str, ...]
 ) -> None:
     from backstay.cli.repo.snapshots import local
+    from backstay.repository import rfc3339
     from backstay.repository.find import uses
 
     results = []
@@ -132,9 +133,7 @@ def _objects(
             document = {"object_type": seen.kind, "id": seen.id, "path": seen.path}
             if seen.parent:
                 document["parent_tree"] = seen.parent
-            from backstay.repository import rfc3339
-
-            moment = rfc3339.from_datetime(snapshot.time)
+            moment = snapshot.exact_time or rfc3339.from_datetime(snapshot.time, snapshot.utc_offset)
             results.append({**document, "snapshot": snapshot.id, "time": moment})
             output.say(f"Found {seen.kind} {seen.id}")
             if seen.kind == "blob":

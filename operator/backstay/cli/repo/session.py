@@ -22,16 +22,21 @@ if TYPE_CHECKING:
 
 def open_repository(settings: Settings) -> Repository:
     """The repository that the options name, for a command that needs no crew."""
-    password = environment.password(settings)
+    password = _password(settings)
     from backstay.repository.repository import Repository
 
     return Repository.open(environment.open_store(settings), password)
 
 
+def _password(settings: Settings) -> str:
+    environment.url(settings)  # nobody is asked for the password of nothing
+    return environment.password(settings)
+
+
 @contextmanager
 def open_with_crew(settings: Settings, *, dry_run: bool = False) -> Iterator[tuple[Repository, Crew]]:
     """The repository and the processes that share the work on it. `dry_run`: nothing that is stored gets there."""
-    password = environment.password(settings)
+    password = _password(settings)
     from backstay.repository.crew import Crew
     from backstay.repository.repository import Repository
 

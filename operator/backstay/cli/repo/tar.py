@@ -51,8 +51,9 @@ def _member(path: str, node: Node) -> tarfile.TarInfo:
     member.linkname = node.linktarget
     if node.type in ("dev", "chardev"):
         member.devmajor, member.devminor = os.major(node.device), os.minor(node.device)
-    for name, value in node.xattrs:
-        member.pax_headers[f"SCHILY.xattr.{name}"] = value.decode("utf-8", "surrogateescape")
+    member.pax_headers = {
+        f"SCHILY.xattr.{name}": value.decode("utf-8", "surrogateescape") for name, value in node.xattrs
+    }
     return member
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -47,20 +48,41 @@ class Verb(click.Command):
             self._fail(output, exit_codes.of(error), str(error))
         except (Interrupted, KeyboardInterrupt):
             self._fail(output, exit_codes.INTERRUPTED, "interrupted; run it again to go on where this one stopped")
+        except click.exceptions.Exit:
+            raise
         except BrokenPipeError:  # whoever reads our output has had enough
             output.abandon()
             ctx.exit(exit_codes.ERROR)
+        except Exception as error:  # noqa: BLE001  (a person gets one line, and the rest on request)
+            if settings.verbose:
+                traceback.print_exc()
+            told = (
+                f"unexpected failure: {type(error).__name__}: {error}; run it with --verbose, and report what it says"
+            )
+            self._fail(output, exit_codes.ERROR, told)
 
     def _fail(self, output: Output, code: int, message: str, word: str = "Error") -> NoReturn:
         output.failure(code, message, word)
         raise click.exceptions.Exit(code)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The command's own options first, those of all commands in a section of their own."""
+        records: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                records[isinstance(parameter, GlobalOption)].append(record)
+        for shared, title in ((False, "Options"), (True, "Options for all commands")):
+            if records[shared]:
+                with formatter.section(title):
+                    formatter.write_dl(records[shared])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """A wrong option ends with restic's code for any error, and not with 2."""
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            error.exit_code = exit_codes.ERROR
+            error.exit_code = exit_codes.ERROR  # type: ignore[misc]
             raise
 
 
@@ -102,6 +124,10 @@ def with_global_options(command: AnyCommand) -> AnyCommand:
     return command
 
 
+class GlobalOption(click.Option):
+    """An option that all commands have."""
+
+
 def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
     if value in (None, False, 0, ()):
         return
@@ -112,7 +138,7 @@ def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
 
 def _global_options() -> list[click.Option]:
     def option(*names: str, **attributes: Any) -> click.Option:
-        return click.Option(names, expose_value=False, callback=_keep, **attributes)
+        return GlobalOption(names, expose_value=False, callback=_keep, **attributes)
 
     return [
         option("-r", "--repo", metavar="URL", help="The repository [RESTIC_REPOSITORY]."),
@@ -145,7 +171,7 @@ def _global_options() -> list[click.Option]:
     ]
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]
     """A time span as Go writes it: 90s, 5m, 1h30m. Seconds as a float."""
 
     name = "duration"
@@ -162,7 +188,7 @@ class Duration(click.ParamType):
         return sum(float(number) * self._UNITS[unit] for number, unit in parts)
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType):  # type: ignore[type-arg]
     """A point in time: `2026-11-24 10:00:00` in local time, or RFC 3339 with a zone. A datetime that knows its zone."""
 
     name = "time"
@@ -175,7 +201,7 @@ class Moment(click.ParamType):
             self.fail(f"{value!r} is no time; write it as '2026-11-24 10:00:00' or 2026-11-24T10:00:00Z", param, ctx)
 
 
-class Size(click.ParamType):
+class Size(click.ParamType):  # type: ignore[type-arg]
     """An amount of data: a number with K, M, G or T after it, in powers of 1024. Bytes as an int."""
 
     name = "size"

@@ -18,13 +18,12 @@ from backstay.repository.crypto import OVERHEAD, Key
 from backstay.repository.pack import PackBuilder
 from backstay.repository.scanner import Below, Done, Scanner, Task
 
-MARK = 33  # bytes of a blob's type and id
-
 
 class Ask(msgspec.Struct, tag=True, array_like=True):
-    """Which of these marks are known? `claim`: those that are not will be stored by who asks."""
+    """Which of these ids are known? `claim`: those that are not will be stored by who asks."""
 
-    marks: bytes
+    kind: BlobType
+    ids: bytes
     claim: bool
 
 
@@ -69,11 +68,6 @@ FromWorker = Ask | SlotWanted | Filled | Tree | Told | Finished | Below | Done
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def split_marks(marks: bytes) -> list[bytes]:
-    """Marks that were sent in one string."""
-    return [marks[at : at + MARK] for at in range(0, len(marks), MARK)]
-
-
 def work(channel: Channel, crew: Crew, setup: bytes) -> None:
     """Take directories from the channel until there are no more."""
     settings, encrypt, mac_k, mac_r, seed = pickle.loads(setup)
@@ -84,6 +78,7 @@ def work(channel: Channel, crew: Crew, setup: bytes) -> None:
     try:
         while isinstance(task := decode(channel.receive()), Task):
             channel.send(_encode(scanner.run(task)))
+        scanner.tell()
         sink.finish()
     finally:
         scanner.close()
@@ -100,9 +95,9 @@ class _RemoteSink:
         self._builder: PackBuilder | None = None
         self._plain = 0
 
-    def known(self, marks: Sequence[bytes]) -> bytes:
+    def known(self, kind: BlobType, ids: bytes) -> bytes:
         """See scanner.Sink."""
-        self._channel.send(_encode(Ask(b"".join(marks), False)))
+        self._channel.send(_encode(Ask(kind, ids, False)))
         return self._channel.receive()
 
     def save(self, kind: BlobType, contents: Sequence[bytes]) -> list[bytes]:
@@ -112,8 +107,7 @@ class _RemoteSink:
             for blob_id, content in zip(ids, contents, strict=True):
                 self.save_compressed(kind, blob_id, self._codec.compress(content), len(content))
             return ids
-        mark = bytes((kind,))
-        self._channel.send(_encode(Ask(mark + mark.join(ids), True)))
+        self._channel.send(_encode(Ask(kind, b"".join(ids), True)))
         flags = self._channel.receive()
         for known, blob_id, content in zip(flags, ids, contents, strict=True):
             if not known:
@@ -138,7 +132,7 @@ class _RemoteSink:
         if builder is None:
             self._channel.send(_encode(SlotWanted()))
             self._number = msgspec.msgpack.decode(self._channel.receive(), type=int)
-            builder = self._builder = PackBuilder(self._slot(self._number), lambda: None)
+            builder = self._builder = PackBuilder(self._slot(self._number))
         self._codec.key.seal_into(compressed, builder.reserve(kind, blob_id, stored_length, plain_length))
         self._plain += len(content)
         if builder.closed:

@@ -28,7 +28,6 @@ from backstay.repository.archive_worker import (
     SlotWanted,
     Told,
     Tree,
-    split_marks,
 )
 from backstay.repository.blob import BlobType, Codec
 from backstay.repository.chunker import Chunker
@@ -226,6 +225,7 @@ class Archiver:
         while self._tasks:
             directory = self._tasks.pop()
             self._take_in(directory, scanner.run(self._task(directory)))
+        scanner.tell()
 
     def _run_crew(self, crew: Crew, settings: Settings) -> None:
         try:
@@ -300,10 +300,8 @@ class _Foreman:
     def _answer(self, channel: Channel, message: FromWorker) -> bool:
         """Do what a process asks for; whether it has finished."""
         if isinstance(message, Ask):
-            if message.claim:
-                channel.send(self._writer.claim(split_marks(message.marks)))
-            else:
-                channel.send(self._writer.known(split_marks(message.marks)))
+            look = self._writer.claim if message.claim else self._writer.known
+            channel.send(look(message.kind, message.ids))
         elif isinstance(message, Filled):
             slot = message.slot
             self._writer.adopt(

@@ -30,6 +30,11 @@ class BlobType(IntEnum):
     TREE = 1
 
 
+def split_ids(ids: bytes) -> list[bytes]:
+    """Ids that stand in one string."""
+    return [ids[at : at + 32] for at in range(0, len(ids), 32)]
+
+
 def _pieces(data: bytes, what: str) -> Iterator[bytes]:
     reader = zstandard.ZstdDecompressor().stream_reader(data)
     try:

@@ -10,6 +10,7 @@ into slots that hold a pack each.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import mmap
 import os
@@ -154,6 +155,7 @@ class Crew:
 
 def _serve(channel: Channel, crew: Crew) -> None:
     """The life of a forked process; it never returns."""
+    gc.disable()  # nothing here makes cycles, and looking for them takes a tenth of the time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the one that forked us decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     status = 1

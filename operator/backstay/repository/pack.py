@@ -23,7 +23,6 @@ BUFFER_SIZE = TARGET_SIZE + MAX_BLOB + MAX_ENTRIES * 41 + OVERHEAD + 4
 _PLAIN = struct.Struct("<BI32s")
 _COMPRESSED = struct.Struct("<BII32s")
 _LENGTH = struct.Struct("<I")
-_MARKS = tuple(bytes((kind,)) for kind in BlobType)
 
 
 class Entry(NamedTuple):
@@ -55,21 +54,22 @@ def parse_header(header: bytes | bytearray, what: str) -> Iterator[Entry]:
         position += form.size
 
 
-def marks(header: bytes | bytearray) -> list[bytes]:
-    """The marks (type in one byte, then id) of the blobs of a plain header that this process made."""
-    found = []
+def ids(header: bytes | bytearray) -> dict[BlobType, list[bytes]]:
+    """The ids in a plain header that this process made, by type."""
+    found: dict[BlobType, list[bytes]] = {BlobType.DATA: [], BlobType.TREE: []}
+    lists = tuple(found.values())
     position, end = 0, len(header)
     while position < end:
         kind = header[position]
         position += _COMPRESSED.size if kind & 2 else _PLAIN.size
-        found.append(_MARKS[kind & 1] + header[position - 32 : position])
+        lists[kind & 1].append(bytes(header[position - 32 : position]))
     return found
 
 
 class PackBuilder:
     """One pack while it is filled. The caller serialises `reserve` and the counting of `filled`, not the sealing."""
 
-    def __init__(self, buffer: bytearray | memoryview, release: Callable[[], None]) -> None:
+    def __init__(self, buffer: bytearray | memoryview, release: Callable[[], object] = bool) -> None:
         """`buffer`: BUFFER_SIZE bytes that belong to this pack until `release` is called; anything may be in them."""
         self.release = release
         self.view = memoryview(buffer)
@@ -96,7 +96,7 @@ class PackBuilder:
         """Take over `size` bytes of blobs, as `header` says, that another process has put into the buffer."""
         self.header += header
         self.size = size
-        self.count = self.filled = len(marks(header))
+        self.count = self.filled = sum(map(len, ids(header).values()))
         self.closed = True
 
     @property

@@ -45,9 +45,8 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _UTF8 = sys.getfilesystemencoding().lower().replace("-", "") == "utf8"
 _SAFE = re.compile(r"[ !#-%'-;=?-\[\]-~]*")  # what neither Go's quoting nor JSON changes
-_DATA = bytes((BlobType.DATA,))
-_TREE = bytes((BlobType.TREE,))
-_NOTHING = bytes(33)  # the mark of a blob that cannot be
+_NOTHING = "00" * 32  # the id of no blob
+_ID = re.compile("[0-9a-f]{64}")
 
 _KIND = 0o170000  # of a st_mode
 
@@ -56,10 +55,10 @@ _Item = str | tuple[NodeJSON, str, os.stat_result]  # a node's text, or what it 
 
 
 class Sink(Protocol):
-    """Where blobs go. A mark is a blob's type in one byte, then its id."""
+    """Where blobs go."""
 
-    def known(self, marks: Sequence[bytes]) -> bytes:
-        """For each mark 1 when the blob is stored already, or on its way, else 0."""
+    def known(self, kind: BlobType, ids: bytes) -> bytes:
+        """For each of the ids in one string 1 when the blob is stored already, or on its way, else 0."""
 
     def save(self, kind: BlobType, contents: Sequence[bytes]) -> list[bytes]:
         """Store blobs unless they are known; their ids."""
@@ -145,7 +144,7 @@ class Scanner:
         self._chunker: Chunker | None = None
         self._tell = tell
         self._told_at = 0.0
-        self._told = (0, 0)
+        self._told = self._earlier = (0, 0)  # files and bytes that were told; that earlier directories had
         self._root = os.open(settings.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._parent_time = settings.parent_time
         self._xattrs = True
@@ -166,8 +165,8 @@ class Scanner:
 
     def run(self, task: Task) -> Below | Done:
         """Store a directory, or name the subdirectories that must be stored first."""
+        self._earlier = (self._earlier[0] + self._done.files, self._earlier[1] + self._done.size)
         self._done = Done(warnings=[])
-        self._told = (0, 0)
         self._path = task.path
         try:
             descriptor = self._open(task.path)
@@ -241,7 +240,7 @@ class Scanner:
         self._waiting: list[tuple[int, str]] = []
         self._size = 0
         self._reused: list[tuple[int, str, os.stat_result, int]] = []
-        self._marks: list[bytes] = []
+        self._ids: list[str] = []
         at = 0
         while at < len(names):
             at += self._pass_unchanged(names, at)
@@ -308,7 +307,6 @@ class Scanner:
             self._feed(last=True)
             self._done.tree_id, content, length = self._stream.finish()
             self._sink.save_compressed(BlobType.TREE, self._done.tree_id, content, length)
-        self._progress(force=True)
 
     def _texts(self) -> list[str]:
         return [item if isinstance(item, str) else self._taken_over(*item) for item in self._nodes if item]
@@ -320,12 +318,13 @@ class Scanner:
 
     def _settle(self, *, tree_id: bytes = b"", last: bool = False) -> None:
         """Prove that what was taken over is there, and store the contents that have come together."""
-        if self._marks or tree_id:
-            marks = [*self._marks, _TREE + tree_id] if tree_id else self._marks
-            flags = self._sink.known(marks)
+        if self._ids:
+            flags = self._sink.known(BlobType.DATA, bytes.fromhex("".join(self._ids)))
             if 0 in flags:
                 self._read_what_is_missing(flags)
-        self._marks, self._reused = [], []
+        if tree_id and not self._sink.known(BlobType.TREE, tree_id)[0]:
+            self._all_same = False
+        self._ids, self._reused = [], []
         if self._contents:
             ids = self._sink.save(BlobType.DATA, self._contents)
             for (position, head), blob_id in zip(self._waiting, ids, strict=True):
@@ -376,8 +375,9 @@ class Scanner:
         nodes, first = before.at_hand()
         most = min(len(names) - at, len(nodes) - first, BATCH_NODES - len(self._nodes))
         bits, seconds, latest = self._file_bits, self._seconds, self._parent_time
-        descriptor, look, fromhex = self._descriptor, os.stat, bytes.fromhex
-        items, reused, marks = self._nodes, self._reused, self._marks
+        descriptor, look = self._descriptor, os.stat
+        items, reused, ids = self._nodes, self._reused, self._ids
+        is_id = _ID.fullmatch
         taken = size = 0
         try:
             for taken in range(most):
@@ -409,10 +409,9 @@ class Scanner:
                 ):
                     break
                 content = node.content
-                if content is None or len(content) > 1 or (content and len(content[0]) != 64):
+                if content is None or len(content) > 1 or (content and not is_id(content[0])):
                     break
-                if content:
-                    marks.append(_DATA + fromhex(content[0]))
+                ids += content
                 reused.append((len(items), name, status, len(content)))
                 items.append((node, name, status))
                 size += status.st_size
@@ -500,14 +499,10 @@ class Scanner:
         content = node.content
         if content is None:
             return
-        try:
-            marks = [_DATA + bytes.fromhex(text) for text in content]
-        except ValueError:
-            marks = []
-        if len(marks) != len(content) or any(len(mark) != len(_NOTHING) for mark in marks):
-            marks = [_NOTHING]  # not all are ids, so the file will be read
-        self._reused.append((position, name, status, len(marks)))
-        self._marks += marks
+        # Something that is no id cannot be in the repository, so the file will be read.
+        ids = [text if _ID.fullmatch(text) else _NOTHING for text in content]
+        self._reused.append((position, name, status, len(ids)))
+        self._ids += ids
         self._done.unmodified += 1
         self._count(status.st_size)
 
@@ -683,12 +678,16 @@ class Scanner:
         if self._done.files & 15 == 1:  # the clock takes longer than the rest
             self._progress()
 
-    def _progress(self, *, force: bool = False) -> None:
-        at = time.monotonic()
-        if force or at - self._told_at > _PROGRESS_SECONDS:
-            done = (self._done.files, self._done.size)
-            self._tell(done[0] - self._told[0], done[1] - self._told[1])
-            self._told_at, self._told = at, done
+    def _progress(self) -> None:
+        if time.monotonic() - self._told_at > _PROGRESS_SECONDS:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell what was done since the last time."""
+        self._told_at = time.monotonic()
+        files, size = self._earlier[0] + self._done.files, self._earlier[1] + self._done.size
+        self._tell(files - self._told[0], size - self._told[1])
+        self._told = (files, size)
 
     def _warn(self, name: str, message: str) -> None:
         self._done.warning_count += 1

@@ -24,7 +24,7 @@ from typing import Self
 from backstay.repository import index as index_file
 from backstay.repository import pack, snapshot, virtual
 from backstay.repository.archiver import Archiver
-from backstay.repository.blob import BlobType, Codec
+from backstay.repository.blob import BlobType, Codec, split_ids
 from backstay.repository.chunker import Chunker
 from backstay.repository.crew import Crew
 from backstay.repository.crypto import OVERHEAD
@@ -75,7 +75,8 @@ class Writer:
         self._index_blobs = index_blobs
         self._index_seconds = index_seconds
         self._mutex = threading.Lock()
-        self._pending: set[bytes] = set()  # type and id of blobs that are in no stored pack yet
+        # Ids of blobs that are in no stored pack yet.
+        self._pending: dict[BlobType, set[bytes]] = {kind: set() for kind in BlobType}
         self._open: dict[BlobType, pack.PackBuilder] = {}
         self._buffers: queue.Queue[bytearray | None] = queue.Queue()
         for _ in range(PACKS):
@@ -148,24 +149,24 @@ class Writer:
         """Number of blobs stored so far by this writer."""
         return self._added_blobs[kind]
 
-    def known(self, marks: Sequence[bytes]) -> bytes:
-        """For each mark (a blob's type in one byte, then its id) 1 when it is stored or on its way, else 0."""
-        flags = self._index.contains(marks)
-        pending = self._pending
+    def known(self, kind: BlobType, ids: bytes) -> bytes:
+        """For each of the ids in one string 1 when the blob is stored or on its way, else 0."""
+        flags, pending = self._index.contains(kind, ids), self._pending[kind]
         if pending and 0 in flags:
-            return bytes([flag or mark in pending for flag, mark in zip(flags, marks, strict=True)])
+            for number, blob_id in enumerate(split_ids(ids)):
+                flags[number] |= blob_id in pending
         return bytes(flags)
 
-    def claim(self, marks: Sequence[bytes]) -> bytes:
+    def claim(self, kind: BlobType, ids: bytes) -> bytes:
         """As `known`; who is told 0 must store the blob now, since whoever asks next is told 1."""
         with self._mutex:
             if self._failure is not None:
                 raise self._failure
-            flags, pending = self._index.contains(marks), self._pending
-            for number, mark in enumerate(marks):
+            flags, pending = self._index.contains(kind, ids), self._pending[kind]
+            for number, blob_id in enumerate(split_ids(ids)):
                 if not flags[number]:
-                    flags[number] = mark in pending
-                    pending.add(mark)
+                    flags[number] = blob_id in pending
+                    pending.add(blob_id)
             return bytes(flags)
 
     def save(self, kind: BlobType, contents: Sequence[bytes]) -> list[bytes]:
@@ -174,7 +175,7 @@ class Writer:
 
     def save_compressed(self, kind: BlobType, blob_id: bytes, content: bytes, plain_length: int) -> None:
         """Store a blob that is compressed already, unless it is known."""
-        if not self.claim([bytes((kind,)) + blob_id])[0]:
+        if not self.claim(kind, blob_id)[0]:
             self._store_content(kind, blob_id, content, plain_length, plain_length)
 
     def adopt(self, buffer: memoryview, header: bytes, size: int, plain: int, release: Callable[[], None]) -> None:
@@ -198,7 +199,7 @@ class Writer:
     def save_blob(self, kind: BlobType, data: bytes) -> bytes:
         """Store a blob unless it is known; its id. Raises what an earlier upload failed with."""
         blob_id = hashlib.sha256(data).digest()
-        if self.claim([bytes((kind,)) + blob_id])[0]:
+        if self.claim(kind, blob_id)[0]:
             return blob_id
         content: bytes = self._codec.compress(data)
         plain_length = len(data)
@@ -224,7 +225,7 @@ class Writer:
         self, kind: BlobType, blob_id: bytes, stored_length: int, plain_length: int
     ) -> tuple[pack.PackBuilder, memoryview]:
         if stored_length > pack.MAX_BLOB:  # the tree of a huge directory: a pack of its own
-            builder = pack.PackBuilder(bytearray(stored_length + 1024), lambda: None)
+            builder = pack.PackBuilder(bytearray(stored_length + 1024))
             room = builder.reserve(kind, blob_id, stored_length, plain_length)
             builder.closed = True
             return builder, room
@@ -276,7 +277,8 @@ class Writer:
             header = bytes(builder.header)
             with self._mutex:
                 self._index.add_header(pack_id, header)
-                self._pending.difference_update(pack.marks(header))
+                for kind, ids in pack.ids(header).items():
+                    self._pending[kind].difference_update(ids)
                 self._unindexed.append((pack_id, header))
                 self._unindexed_blobs += builder.count
                 due = self._unindexed_blobs >= self._index_blobs

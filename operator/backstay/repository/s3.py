@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from backstay.repository.errors import Corrupted, ObjectNotFound, StoreRefused
 from backstay.repository.rate_limit import RateLimit
-from backstay.repository.s3_body import UploadBody, receive
+from backstay.repository.s3_body import UploadBody, receive, receive_into
 from backstay.repository.s3_connection import S3Connection
 from backstay.repository.s3_errors import code_of
 from backstay.repository.store import Buffer
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from backstay.repository.object_lock import Deleted, Retention
 
 CONNECTIONS = 16
+PAGE = 1000  # names in an answer, which is as many as S3 gives
 _PROBE = "backstay-probe-"
 
 
@@ -139,11 +140,30 @@ class S3Store:
             )
         return body
 
+    def get_into(self, name: str, offset: int, room: memoryview) -> None:
+        """As `get`, of as many bytes as `room` takes, into memory that is there already."""
+        wanted = {**self.address(name), "Range": f"bytes={offset}-{offset + len(room) - 1}"}
+
+        def read(s3: Any) -> int:
+            answer = s3.get_object(**wanted)
+            if answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
+                answer["Body"].close()
+                return -1
+            return receive_into(answer["Body"], room, self._download_limit)
+
+        count = self.connection.do(f"reading {name} from", read)
+        if count < 0:  # whole: the server does not do ranges
+            room[:] = self.get(name, offset, len(room))
+        elif count != len(room):
+            raise Corrupted(
+                f"reading {name} from {self.connection.where}: {len(room)} bytes wanted at {offset}, only {count} there"
+            )
+
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Names and sizes in bytes of the objects whose names begin with `prefix`, in the server's order."""
         token = ""
         while True:
-            page = self._page(prefix, 1000, token)
+            page = self._page(prefix, PAGE, token)
             for item in page.get("Contents", ()):
                 yield self.name_of(item["Key"]), item["Size"]
             token = page.get("NextContinuationToken", "") if page.get("IsTruncated") else ""

@@ -10,6 +10,7 @@ from backstay.repository.store import Buffer
 
 # A connection's time limit holds for each piece: a link of 26 kB/s still sends one of these in 5 seconds.
 _PIECE = 128 << 10
+_LANDED = 1 << 20  # bytes that come down at once into memory that is there: more would cost fresh pages for each
 
 
 class UploadBody:
@@ -59,3 +60,14 @@ def receive(stream: Any, limit: RateLimit | None) -> bytes:
         limit.wait(len(piece))
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def receive_into(stream: Any, room: memoryview, limit: RateLimit | None) -> int:
+    """As much of an answer's body as `room` takes; how many bytes that was."""
+    at = 0
+    step = limit.portion if limit is not None else _LANDED
+    while count := stream.readinto(room[at : at + step]):
+        if limit is not None:
+            limit.wait(count)
+        at += count
+    return at

@@ -57,9 +57,9 @@ class S3Connection:
         self._answered = False
         self._slots = threading.BoundedSemaphore(connections)
         self._mutex = threading.Lock()
-        self._client: Any = None
-        self._abandoned: Any = None
-        self._process = os.getpid()
+        # By process: after a fork, the connections of the parent's client are not touched, since its requests and ours
+        # would be mixed on them.
+        self._clients: dict[int, Any] = {}
         self._keys: S3Credentials | None = None
 
     def do(self, doing: str, request: Callable[[Any], Result]) -> Result:
@@ -111,26 +111,26 @@ class S3Connection:
     # --- clients and keys -----------------------------------------------------------------------------------------
 
     def _current(self) -> Any:
-        client = self._client
-        if client is not None and self._process == os.getpid():
+        process = os.getpid()
+        client = self._clients.get(process)
+        if client is not None:
             return client
         with self._mutex:
-            if self._client is None or self._process != os.getpid():
-                # After a fork, the connections are the parent's, and its requests and ours would be mixed on them.
-                self._abandoned, self._process = self._client, os.getpid()
+            if process not in self._clients:
                 self._keys = self._credentials() if callable(self._credentials) else self._credentials
                 self._make()
-            return self._client
+            return self._clients[process]
 
     def _make(self) -> None:
-        self._client = make_client(self._location, self._keys, self._ca_file, connections=self.connections)
+        client = make_client(self._location, self._keys, self._ca_file, connections=self.connections)
+        self._clients[os.getpid()] = client
 
     def _renew(self, refused: Any) -> bool:
         """Whether there is a client with other keys than those of the `refused` one."""
         if not callable(self._credentials):
             return False
         with self._mutex:
-            if self._client is refused:
+            if self._clients[os.getpid()] is refused:
                 keys = self._credentials()
                 if keys == self._keys:
                     return False

@@ -71,6 +71,7 @@ def _run(environment: Mapping[str, str], report: Report) -> tuple[dict[str, Any]
 def _carry_out(environment: Mapping[str, str], report: Report) -> list[dict[str, Any]]:
     from backstay.mover import credentials, volumes
     from backstay.mover.order import BackupOrder, OrderError, parse
+    from backstay.repository.crew import Crew
     from backstay.repository.outcome import Progress
     from backstay.repository.repository import Repository
     from backstay.repository.s3 import S3Location, S3Store
@@ -83,16 +84,18 @@ def _carry_out(environment: Mapping[str, str], report: Report) -> list[dict[str,
     secrets = credentials.read(environment)
     place = order.repository
     location = S3Location(place.bucket, place.prefix, place.endpoint, place.region, place.force_path_style)
-    repository = Repository.open(S3Store(location, secrets.s3, secrets.ca_file), secrets.password)
     latest: dict[str, Any] = {}
 
     def tell(claim: str, at: Progress) -> None:
         latest["progress"] = {"volume": claim, "files": at.files, "bytes": at.bytes, "totalBytes": at.total_bytes}
 
-    report.start(lambda: latest.get("progress"))
-    if isinstance(order, BackupOrder):
-        return volumes.back_up(repository, order, environment.get("BACKSTAY_HOLDER", ""), tell, now, report.log)
-    return volumes.restore(repository, order, tell, report.log)
+    with Crew() as crew:  # before there is a second thread
+        repository = Repository.open(S3Store(location, secrets.s3, secrets.ca_file), secrets.password)
+        report.start(lambda: latest.get("progress"))
+        if isinstance(order, BackupOrder):
+            holder = environment.get("BACKSTAY_HOLDER", "")
+            return volumes.back_up(repository, order, holder, crew, tell, now, report.log)
+        return volumes.restore(repository, order, crew, tell, report.log)
 
 
 def _leave(path: str, result: dict[str, Any], report: Report) -> None:

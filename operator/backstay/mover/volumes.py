@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from backstay.mover.order import BackupOrder, RestoreOrder, SourceVolume, TargetVolume
+from backstay.repository.crew import Crew
 from backstay.repository.errors import SnapshotNotFound
 from backstay.repository.outcome import Archive, Progress
 from backstay.repository.repository import Repository
@@ -28,7 +29,13 @@ Clock = Callable[[], datetime]
 
 
 def back_up(
-    repository: Repository, order: BackupOrder, holder: str, tell: Tell, clock: Clock, log: Callable[[str], None]
+    repository: Repository,
+    order: BackupOrder,
+    holder: str,
+    crew: Crew,
+    tell: Tell,
+    clock: Clock,
+    log: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Store all volumes; what the result says of each."""
     wanted_paths = {f"/{volume.claim}" for volume in order.volumes}
@@ -42,7 +49,7 @@ def back_up(
                 log(f"volume {volume.claim} was stored by an earlier attempt already, as snapshot {adopted.id}")
                 results.append(_adopted_result(volume, adopted))
             else:
-                results.append(_back_up_one(writer, order, volume, find_parent(known, volume), tell, clock, log))
+                results.append(_back_up_one(writer, order, volume, find_parent(known, volume), crew, tell, clock, log))
     return results
 
 
@@ -66,6 +73,7 @@ def _back_up_one(
     order: BackupOrder,
     volume: SourceVolume,
     parent: Snapshot | None,
+    crew: Crew,
     tell: Tell,
     clock: Clock,
     log: Callable[[str], None],
@@ -77,7 +85,7 @@ def _back_up_one(
     def progress(at: Progress) -> None:
         tell(volume.claim, Progress(at.files, at.bytes, None, max(total, at.bytes) if total else None))
 
-    archive = writer.backup(volume.path, name=volume.claim, progress=progress, parent=parent)
+    archive = writer.backup(volume.path, name=volume.claim, progress=progress, parent=parent, crew=crew)
     for warning in archive.warnings:
         log(f"volume {volume.claim}: {warning.path}: {warning.message}")
     tags = [*order.tags, CLAIM_TAG + volume.claim_uid]
@@ -119,6 +127,9 @@ def summarise(archive: Archive, started: datetime, ended: datetime) -> Summary:
         files_new=archive.files_new,
         files_changed=archive.files_changed,
         files_unmodified=archive.files_unmodified,
+        dirs_new=archive.dirs_new,
+        dirs_changed=archive.dirs_changed,
+        dirs_unmodified=archive.dirs_unmodified,
         data_blobs=archive.data_blobs,
         tree_blobs=archive.tree_blobs,
         data_added=archive.data_added,
@@ -145,14 +156,14 @@ def _adopted_result(volume: SourceVolume, found: Snapshot) -> dict[str, Any]:
 
 
 def restore(
-    repository: Repository, order: RestoreOrder, tell: Tell, log: Callable[[str], None]
+    repository: Repository, order: RestoreOrder, crew: Crew, tell: Tell, log: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Fill all volumes; what the result says of each."""
-    return [_restore_one(repository, volume, tell, log) for volume in order.volumes]
+    return [_restore_one(repository, volume, crew, tell, log) for volume in order.volumes]
 
 
 def _restore_one(
-    repository: Repository, volume: TargetVolume, tell: Tell, log: Callable[[str], None]
+    repository: Repository, volume: TargetVolume, crew: Crew, tell: Tell, log: Callable[[str], None]
 ) -> dict[str, Any]:
     log(f"filling volume {volume.claim} from tree {volume.tree}")
     tree_id, root = volume_root(repository, volume.tree)
@@ -164,6 +175,7 @@ def _restore_one(
         progress=lambda at: tell(volume.claim, at),
         total_files=files,
         total_bytes=size,
+        crew=crew,
     )
     for warning in done.warnings:
         log(f"volume {volume.claim}: {warning.path}: {warning.message}")

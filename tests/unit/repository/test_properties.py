@@ -101,6 +101,7 @@ snapshots = st.builds(
     excludes=st.lists(words, max_size=2).map(tuple),
     program_version=words,
     summary=st.none() | summaries,
+    utc_offset=st.integers(-720, 840).map(lambda minutes: minutes * 60),
 )
 
 

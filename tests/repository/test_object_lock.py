@@ -329,3 +329,20 @@ def test_many_versions_are_listed_over_pages(unlocked: S3Store, monkeypatch: pyt
 
     assert dict(past.list("data/")) == {f"data/00/{number:02}": 3 for number in range(20)}
     assert unlocked.sweep(NOW).bytes == 20 * (1 + 2)
+
+
+def test_what_a_backup_reuses_is_held_as_long_as_what_it_brings(
+    client: Any, place: S3Location, store: S3Store, credentials: S3Credentials, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with Repository.init(store, PASSWORD).writer() as writer:
+        writer.backup(str(tmp_path))
+    longer = S3Store(place, credentials, retention=Retention("Governance", 30))
+
+    with Repository.open(longer, PASSWORD).writer() as writer:
+        archive = writer.backup(str(tmp_path))
+        writer.commit(Snapshot(time=NOW, tree=archive.tree, paths=("/x",)))
+
+    names = [name for name, _ in store.list("") if not name.startswith("locks/")]
+    assert {name.partition("/")[0] for name in names} == {"config", "data", "index", "keys", "snapshots"}
+    assert all(held(client, store, name)[1] > NOW + 29 * DAY for name in names)

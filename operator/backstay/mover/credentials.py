@@ -26,13 +26,13 @@ def read(environment: Mapping[str, str]) -> Credentials:
     Raises WrongPassword or AccessDenied when a file is missing that must be there.
     """
     password = Path(environment.get("BACKSTAY_PASSWORD_DIRECTORY", "/etc/backstay/password")) / "password"
-    s3 = Path(environment.get("BACKSTAY_S3_DIRECTORY", "/etc/backstay/s3"))
     ca = Path(environment.get("BACKSTAY_CA_DIRECTORY", "/etc/backstay/ca")) / "ca.crt"
     try:
         secret = _text(password)
     except (OSError, UnicodeDecodeError) as error:
         raise WrongPassword(f"reading the password from {password}: {error}; check the Secret and its key") from error
-    return Credentials(secret, _keys(s3) if s3.is_dir() else None, os.fspath(ca) if ca.exists() else None)
+    keys = s3_keys(environment) if _s3_directory(environment).is_dir() else None
+    return Credentials(secret, keys, os.fspath(ca) if ca.exists() else None)
 
 
 def _text(path: Path) -> str:
@@ -40,7 +40,13 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8").rstrip("\r\n")
 
 
-def _keys(directory: Path) -> S3Credentials:
+def _s3_directory(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get("BACKSTAY_S3_DIRECTORY", "/etc/backstay/s3"))
+
+
+def s3_keys(environment: Mapping[str, str]) -> S3Credentials:
+    """The S3 keys as they are now. Raises AccessDenied when a file is missing."""
+    directory = _s3_directory(environment)
     token = directory / "AWS_SESSION_TOKEN"
     try:
         return S3Credentials(

@@ -6,6 +6,7 @@ names in an index what it has uploaded, so that the next attempt goes on there, 
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -90,7 +91,9 @@ def _carry_out(environment: Mapping[str, str], report: Report) -> list[dict[str,
         latest["progress"] = {"volume": claim, "files": at.files, "bytes": at.bytes, "totalBytes": at.total_bytes}
 
     with Crew() as crew:  # before there is a second thread
-        repository = Repository.open(S3Store(location, secrets.s3, secrets.ca_file), secrets.password)
+        # Keys are read anew when the server refuses them: the kubelet brings a Secret's changes into the pod.
+        keys = functools.partial(credentials.s3_keys, environment) if secrets.s3 else None
+        repository = Repository.open(S3Store(location, keys, secrets.ca_file), secrets.password)
         report.start(lambda: latest.get("progress"))
         if isinstance(order, BackupOrder):
             holder = environment.get("BACKSTAY_HOLDER", "")

@@ -33,6 +33,7 @@ from backstay.repository.index import Index
 from backstay.repository.lock import Lock
 from backstay.repository.outcome import Archive, Progress
 from backstay.repository.reader import Reader
+from backstay.repository.s3 import S3Store
 from backstay.repository.scanner import Exclude
 from backstay.repository.snapshot import Snapshot
 from backstay.repository.store import Store
@@ -74,6 +75,8 @@ class Writer:
         self._seed = seed
         self._index_blobs = index_blobs
         self._index_seconds = index_seconds
+        self._retention = store.retention if isinstance(store, S3Store) else None
+        self._reused: set[bytes] = set()  # packs whose blobs were found in them, where they must be retained
         self._mutex = threading.Lock()
         # Ids of blobs that are in no stored pack yet.
         self._pending: dict[BlobType, set[bytes]] = {kind: set() for kind in BlobType}
@@ -151,7 +154,7 @@ class Writer:
 
     def known(self, kind: BlobType, ids: bytes) -> bytes:
         """For each of the ids in one string 1 when the blob is stored or on its way, else 0."""
-        flags, pending = self._index.contains(kind, ids), self._pending[kind]
+        flags, pending = self._present(kind, ids), self._pending[kind]
         if pending and 0 in flags:
             for number, blob_id in enumerate(split_ids(ids)):
                 flags[number] |= blob_id in pending
@@ -162,12 +165,22 @@ class Writer:
         with self._mutex:
             if self._failure is not None:
                 raise self._failure
-            flags, pending = self._index.contains(kind, ids), self._pending[kind]
+            flags, pending = self._present(kind, ids), self._pending[kind]
             for number, blob_id in enumerate(split_ids(ids)):
                 if not flags[number]:
                     flags[number] = blob_id in pending
                     pending.add(blob_id)
             return bytes(flags)
+
+    def _present(self, kind: BlobType, ids: bytes) -> bytearray:
+        flags = self._index.contains(kind, ids)
+        if self._retention is not None:
+            self._reused.update(
+                location.pack
+                for flag, blob_id in zip(flags, split_ids(ids), strict=True)
+                if flag and (location := self._index.lookup(kind, blob_id)) is not None
+            )
+        return flags
 
     def save(self, kind: BlobType, contents: Sequence[bytes]) -> list[bytes]:
         """Store blobs unless they are known; their ids."""
@@ -336,8 +349,17 @@ class Writer:
     def commit(self, root: Snapshot) -> str:
         """Flush, then write the snapshot, so that nothing it needs can be missing; its id."""
         self.flush()
+        self._retain()
         self._lock.ensure_held()
         return self._put_sealed("snapshots", snapshot.encode(root))
+
+    def _retain(self) -> None:
+        """Under Object Lock, let what the snapshot reuses be held as long as what it brings."""
+        if self._retention is not None and isinstance(self._store, S3Store):
+            others = [name for directory in ("keys/", "index/") for name, _ in self._store.list(directory)]
+            names = ["config", *others, *map(pack.name, self._reused)]
+            self._store.retain(names, self._retention.until(snapshot.now()))
+            self._reused.clear()
 
     def chunker(self) -> Chunker:
         """What cuts a stream where this repository cuts all streams."""

@@ -16,16 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from backstay.cli.main import main
 from backstay.repository import Repository, S3Location, S3Store
 from backstay.repository.local import LocalStore
 from tests.repository.conftest import PASSWORD, Restic
 from tests.repository.seaweed import ACCESS_KEY, SECRET_KEY
 
+FORKING = {"backup", "restore", "check"}
+
 
 @dataclass
 class Backstay:
-    """Runs `backstay repo` in a process of its own, with restic's variables and nothing else of the environment."""
+    """Runs `backstay repo` with restic's variables: in a process of its own if the verb forks, in this one if not."""
 
     repository: str
     environment: dict[str, str]
@@ -37,6 +41,9 @@ class Backstay:
     def run(
         self, *arguments: str, cwd: Path | None = None, stdin: bytes = b"", **variables: str
     ) -> subprocess.CompletedProcess[bytes]:
+        if not FORKING.intersection(arguments) and cwd is None:
+            done = CliRunner().invoke(main, ["repo", *arguments], env={**self.environment, **variables})
+            return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout_bytes, done.stderr_bytes)
         return subprocess.run(
             self.command(*arguments),
             env={**self.environment, **variables},
@@ -197,9 +204,6 @@ def test_a_backup_that_is_interrupted_leaves_no_lock_and_ends_with_130(
     "targets",
     [
         ["."],
-        ["deep"],
-        ["orders.txt"],
-        ["../shop"],
         ["deep", "orders.txt", "link"],
         [".", "../../srv"],
         ["deep/er", "deep"],
@@ -217,7 +221,16 @@ def test_paths_lie_in_the_tree_where_restic_puts_them(local: Local, source: Path
 
     def nodes(text: str) -> list[tuple[Any, ...]]:
         lines = [json.loads(line) for line in text.splitlines()[1:]]
-        return [(line["path"], line["type"], line["mode"], line["mtime"], line.get("size")) for line in lines]
+        return [
+            (
+                line["path"],
+                line["type"],
+                line["mode"],
+                line["mtime"] if line["path"].startswith(("/deep", "/orders", str(source))) else "",  # /tmp's changes
+                line.get("size"),
+            )
+            for line in lines
+        ]
 
     assert nodes(ours) == nodes(theirs)
 

@@ -148,7 +148,7 @@ class _Transfer:
                 self._counts.add(len(content))
 
     def _known(self, kind: BlobType, blob_id: bytes) -> bool:
-        return bool(self._writer.known([bytes((kind,)) + blob_id])[0])
+        return bool(self._writer.known(kind, blob_id)[0])
 
     def _data(self, blob_id: bytes) -> None:
         if blob_id in self._queued or self._known(BlobType.DATA, blob_id):

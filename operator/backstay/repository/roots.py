@@ -65,7 +65,7 @@ def plan(targets: Sequence[str]) -> Root:
             _add(top, path)
         else:
             for name in _listed(path):
-                _add(top, os.path.join(path, name), named=False)
+                _add(top, os.path.normpath(os.path.join(path, name)), named=False)
     _unroll(top)
     return top
 
@@ -280,7 +280,7 @@ class Saver:
             (before.size, before.inode, before.mtime, before.ctime)
             == (status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
             and max(status.st_mtime_ns, status.st_ctime_ns) < limit
-            and all(self.writer.known([bytes((BlobType.DATA,)) + bytes.fromhex(text) for text in before.content]))
+            and all(self.writer.known(BlobType.DATA, bytes.fromhex("".join(before.content))))
         )
 
     # --- nodes and counts -----------------------------------------------------------------------------------------

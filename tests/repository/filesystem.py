@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import stat
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,74 @@ def make_tree(root: Path, *, privileged: bool | None = None) -> None:
     os.utime(root / "sub" / "deep", ns=(7, 987_654_321_000_000_000))
     os.utime(root / "sub", ns=(7, 987_654_321_123_000_000))
     os.utime(root, ns=(7, 987_654_321_123_456_000))
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """An access control list as the kernel holds it: tag, permissions and id of each entry, in the kernel's order."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+_NOBODY = 0xFFFFFFFF  # the id of entries that have none
+ACCESS_ACL = acl((1, 6, _NOBODY), (2, 4, 1234), (4, 4, _NOBODY), (8, 7, 5678), (16, 7, _NOBODY), (32, 0, _NOBODY))
+DEFAULT_ACL = acl((1, 7, _NOBODY), (2, 5, 1234), (4, 5, _NOBODY), (16, 5, _NOBODY), (32, 0, _NOBODY))
+ODD_NAMES = [
+    b"\\", b'"', b"'", b"\n", b"\r", b"\t", b"\\x41", b"\\u0041", b"\\n", b"...", b" ", b"\x7f", b"\x01", b"~", b"*",
+    b"?", b"[", b"\x80", b"\xff" * 255, b"\n" * 255, b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80", b"\xe2\x82",
+    b"\xef\xbf\xbd", b"\xe2\x80\xa8", b"\xc2\x85", b"\xc2\xa0", b"\xc2\xad", b"\xf0\x9f\x98\x80", b"\xf3\xa0\x80\x81",
+    b"\xef\xbb\xbf", b"\xee\x80\x80", b"\xf0\xb0\x80\x80",
+]  # fmt: skip
+
+
+def make_odd_tree(root: Path) -> None:
+    """What few trees hold, and a backup must bring back all the same. Needs privilege and extended attributes."""
+    top = os.fsencode(root)
+    for directory in ("acl", "default-acl/below", "xattr", "one", "two", "time", "mode", "owner", "names", "empty"):
+        (root / directory).mkdir(parents=True)
+    (root / "acl" / "file").write_bytes(b"a")
+    os.setxattr(root / "acl" / "file", "system.posix_acl_access", ACCESS_ACL)
+    os.setxattr(root / "acl", "system.posix_acl_access", ACCESS_ACL)
+    os.setxattr(root / "default-acl", "system.posix_acl_default", DEFAULT_ACL)
+    (root / "default-acl" / "below" / "file").write_bytes(b"made before the default")
+    attributes = {
+        "user.empty": b"", "user.binary": bytes(range(256)), "user.long": b"v" * 3000, "user.<&>\u00fc": b"1",
+        "trusted.backstay": b"1", "security.capability": bytes.fromhex("0100000202000000000000000000000000000000"),
+    }  # fmt: skip
+    for number, (name, value) in enumerate(attributes.items()):
+        (root / "xattr" / str(number)).write_bytes(b"x")
+        os.setxattr(root / "xattr" / str(number), name, value)
+    os.symlink("nowhere", root / "xattr" / "link")
+    os.setxattr(root / "xattr" / "link", "trusted.backstay", b"of the link", follow_symlinks=False)
+    (root / "one" / "file").write_bytes(b"linked")
+    os.symlink("nowhere", root / "one" / "link")
+    os.mkfifo(root / "one" / "fifo", 0o640)
+    os.mknod(root / "one" / "device", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    for name in ("file", "link", "fifo", "device"):
+        os.link(root / "one" / name, root / "two" / name, follow_symlinks=False)
+    os.link(root / "one" / "file", root / "a-third-name")
+    os.mknod(root / "block", 0o600 | stat.S_IFBLK, os.makedev(4095, 1048575))
+    os.symlink("x" * 4095, root / "long-link")
+    os.symlink(b'\xff/\n"\\', top + b"/raw-link")
+    os.symlink("loop", root / "loop")
+    for number, second in enumerate((-(2**31), -1, 0, 1, 2**31, 2**32, 9223372035)):
+        (root / "time" / str(number)).touch()
+        os.utime(root / "time" / str(number), ns=(second * 10**9 + 1, second * 10**9 + 123_456_789))
+    for mode in (0o4755, 0o2755, 0o1755, 0o7777, 0o0000, 0o4000):
+        (root / "mode" / f"{mode:o}").write_bytes(b"x")
+        (root / "mode" / f"{mode:o}").chmod(mode)
+        (root / "mode" / f"directory-{mode:o}").mkdir()
+        (root / "mode" / f"directory-{mode:o}").chmod(mode)
+    for owner in (1, 2**31, 2**32 - 2):
+        (root / "owner" / str(owner)).write_bytes(b"x")
+        os.chown(root / "owner" / str(owner), owner, 2**32 - 2)
+        (root / "owner" / str(owner)).chmod(0o6755)
+    for name in ODD_NAMES:
+        with open(os.path.join(top, b"names", name), "wb") as file:
+            file.write(name)
+        os.mkdir(os.path.join(top, b"names", name[:250] + b".dir"))
+    with (root / "sparse").open("wb") as sparse:
+        sparse.truncate(20 * MIB)
+        sparse.seek(12 * MIB)
+        sparse.write(b"in the middle")
 
 
 def describe(root: Path) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,9 @@ another size share nothing. What reads as zeros is one blob, named again and aga
 of are not even read. The format has no other way to say "hole", and no other way to say that a block did not change
 than to hash it, so a device is read in full each time; only what changed is stored.
 
+restic makes holes only in a file that names the blob which its own chunker makes of zeros, 512 KiB of them. So the
+first block of zeros is said in such pieces, and the others, which restic then passes over as well, in one blob each.
+
 All ids stand in one tree blob of 67 bytes for each: 9 MiB for 1 TiB, 137 MiB for 16 TiB, which is the limit here,
 since whoever reads the tree, restic too, holds it and what it decodes to in memory.
 """
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 BLOB_SIZES = (1 * MIB, 2 * MIB, 4 * MIB, 8 * MIB)
+SPARSE_MARK = 512 << 10  # bytes of the zeros by which restic knows a sparse file
 BLOBS = 1 << 16  # from which on the next blob size is chosen
 MAX_BLOBS = 1 << 21  # in one image: 16 TiB
 WORKERS = 3  # each holds a blob, and what it compresses to
@@ -56,9 +60,8 @@ def blob_size_after(reader: Reader, parent: Node | None, size: int) -> int:
     """Bytes of each blob of an image of `size` bytes: the parent's, if it was made here and these still fit."""
     if parent is not None and parent.type == "file" and parent.content and len(parent.content) > 1:
         with suppress(Corrupted):
-            lengths = {_length(reader, text) for text in parent.content[:-1]}
-            each = lengths.pop()
-            if not lengths and each in BLOB_SIZES and size <= each * MAX_BLOBS:
+            lengths = {_length(reader, text) for text in parent.content[:-1]} - {SPARSE_MARK}
+            if len(lengths) == 1 and (each := lengths.pop()) in BLOB_SIZES and size <= each * MAX_BLOBS:
                 return each
     return blob_size(size)
 
@@ -148,12 +151,20 @@ class _Saver:
                 told = time.monotonic()
                 progress(Progress(0, min((at + 1) * self._each, self._size), 1, self._size))
         if stored < self._count:
-            self._writer.save_blob(BlobType.DATA, self._zeros)
+            self._name_zeros(ids, zeros_id)
         warnings = self._changes()
         tree_id = save_tree(self._writer, self._node(name), ids)
         if progress is not None:
             progress(Progress(1, self._size, 1, self._size))
         return tally.archive(tree_id, self._size, is_new=self._is_new, warnings=warnings)
+
+    def _name_zeros(self, ids: bytearray, zeros_id: bytes) -> None:
+        """Store what stands for zeros, and say the first of them in pieces that restic knows."""
+        at = next(at for at in range(0, len(ids), ID) if ids.startswith(zeros_id, at))
+        mark = self._writer.save_blob(BlobType.DATA, self._zeros[:SPARSE_MARK])
+        ids[at : at + ID] = mark * (self._each // SPARSE_MARK)
+        if ids.find(zeros_id) >= 0:
+            self._writer.save_blob(BlobType.DATA, self._zeros)
 
     def _with_data(self) -> Iterator[int]:
         """Numbers of the blobs that are not all hole, as far as the kernel tells."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -55,6 +56,18 @@ class Told(msgspec.Struct, tag=True, array_like=True):
     size: int
 
 
+class Flags(msgspec.Struct, tag=True, array_like=True):
+    """The answer to Ask: for each id 1 when it is known, else 0."""
+
+    flags: bytes
+
+
+class Slot(msgspec.Struct, tag=True, array_like=True):
+    """The answer to SlotWanted."""
+
+    number: int
+
+
 class Finish(msgspec.Struct, tag=True, array_like=True):
     """To a process: hand over what you have, there is no more work."""
 
@@ -63,42 +76,78 @@ class Finished(msgspec.Struct, tag=True, array_like=True):
     """From a process: all is handed over."""
 
 
+ToWorker = Task | Finish | Flags | Slot
 FromWorker = Ask | SlotWanted | Filled | Tree | Told | Finished | Below | Done
-
-_encode = msgspec.msgpack.Encoder().encode
 
 
 def work(channel: Channel, crew: Crew, setup: bytes) -> None:
     """Take directories from the channel until there are no more."""
     settings, encrypt, mac_k, mac_r, seed = pickle.loads(setup)
     codec = Codec(Key(encrypt, mac_k, mac_r))
-    sink = _RemoteSink(channel, crew.slot, codec)
+    mail = _Mail(channel)
+    sink = _RemoteSink(mail, crew.slot, codec)
     scanner = Scanner(settings, sink, codec, lambda: Chunker(seed), sink.tell)
-    decode = msgspec.msgpack.Decoder(Task | Finish).decode
     try:
-        while isinstance(task := decode(channel.receive()), Task):
-            channel.send(_encode(scanner.run(task)))
+        while isinstance(order := mail.order(), Task):
+            mail.send(scanner.run(order))
         scanner.tell()
         sink.finish()
     finally:
         scanner.close()
 
 
+class _Mail:
+    """Messages to and fro. The next order may come before the answer that is waited for."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._decode = msgspec.msgpack.Decoder(ToWorker).decode
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._orders: deque[Task | Finish] = deque()
+
+    def send(self, message: FromWorker) -> None:
+        self._channel.send(self._encode(message))
+
+    def order(self) -> Task | Finish:
+        """What to do next."""
+        while not self._orders:
+            self._receive()
+        return self._orders.popleft()
+
+    def ask(self, question: Ask | SlotWanted) -> Flags | Slot:
+        """The answer to a question."""
+        self.send(question)
+        while (answer := self._receive()) is None:
+            continue
+        return answer
+
+    def _receive(self) -> Flags | Slot | None:
+        message: ToWorker = self._decode(self._channel.receive())
+        if isinstance(message, Task | Finish):
+            self._orders.append(message)
+            return None
+        return message
+
+
 class _RemoteSink:
     """Where a scanner's blobs go when another process knows what is there already."""
 
-    def __init__(self, channel: Channel, slot: Callable[[int], memoryview], codec: Codec) -> None:
-        self._channel = channel
+    def __init__(self, mail: _Mail, slot: Callable[[int], memoryview], codec: Codec) -> None:
+        self._mail = mail
         self._slot = slot
         self._codec = codec
         self._number = -1
         self._builder: PackBuilder | None = None
         self._plain = 0
 
+    def _ask(self, kind: BlobType, ids: bytes, *, claim: bool) -> bytes:
+        answer = self._mail.ask(Ask(kind, ids, claim))
+        assert isinstance(answer, Flags)
+        return answer.flags
+
     def known(self, kind: BlobType, ids: bytes) -> bytes:
         """See scanner.Sink."""
-        self._channel.send(_encode(Ask(kind, ids, False)))
-        return self._channel.receive()
+        return self._ask(kind, ids, claim=False)
 
     def save(self, kind: BlobType, contents: Sequence[bytes]) -> list[bytes]:
         """See scanner.Sink."""
@@ -107,20 +156,18 @@ class _RemoteSink:
             for blob_id, content in zip(ids, contents, strict=True):
                 self.save_compressed(kind, blob_id, self._codec.compress(content), len(content))
             return ids
-        self._channel.send(_encode(Ask(kind, b"".join(ids), True)))
-        flags = self._channel.receive()
-        for known, blob_id, content in zip(flags, ids, contents, strict=True):
+        for known, blob_id, content in zip(self._ask(kind, b"".join(ids), claim=True), ids, contents, strict=True):
             if not known:
                 self._store(kind, blob_id, content)
         return ids
 
     def save_compressed(self, kind: BlobType, blob_id: bytes, content: bytes, plain_length: int) -> None:
         """See scanner.Sink."""
-        self._channel.send(_encode(Tree(blob_id, content, plain_length)))
+        self._mail.send(Tree(blob_id, content, plain_length))
 
     def tell(self, files: int, size: int) -> None:
         """Progress."""
-        self._channel.send(_encode(Told(files, size)))
+        self._mail.send(Told(files, size))
 
     def _store(self, kind: BlobType, blob_id: bytes, content: bytes) -> None:
         compressed = self._codec.compress(content)
@@ -130,8 +177,9 @@ class _RemoteSink:
         stored_length = len(compressed) + OVERHEAD
         builder = self._builder
         if builder is None:
-            self._channel.send(_encode(SlotWanted()))
-            self._number = msgspec.msgpack.decode(self._channel.receive(), type=int)
+            slot = self._mail.ask(SlotWanted())
+            assert isinstance(slot, Slot)
+            self._number = slot.number
             builder = self._builder = PackBuilder(self._slot(self._number))
         self._codec.key.seal_into(compressed, builder.reserve(kind, blob_id, stored_length, plain_length))
         self._plain += len(content)
@@ -139,11 +187,11 @@ class _RemoteSink:
             self._hand_over(builder)
 
     def _hand_over(self, builder: PackBuilder) -> None:
-        self._channel.send(_encode(Filled(self._number, bytes(builder.header), builder.size, self._plain)))
+        self._mail.send(Filled(self._number, bytes(builder.header), builder.size, self._plain))
         self._builder, self._plain = None, 0
 
     def finish(self) -> None:
         """Hand over the pack that is not full."""
         if self._builder is not None:
             self._hand_over(self._builder)
-        self._channel.send(_encode(Finished()))
+        self._mail.send(Finished())

@@ -12,6 +12,7 @@ import pickle
 import selectors
 import stat
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,7 +25,9 @@ from backstay.repository.archive_worker import (
     Filled,
     Finish,
     Finished,
+    Flags,
     FromWorker,
+    Slot,
     SlotWanted,
     Told,
     Tree,
@@ -41,13 +44,17 @@ from backstay.repository.snapshot import Snapshot
 if TYPE_CHECKING:
     from backstay.repository.writer import Writer
 
+AHEAD = 2  # tasks that a process has, with the one that it is at
 CLOCK_TICK = 2_000_000_000  # ns by which a file's times must precede the parent's
 _PROGRESS_SECONDS = 0.25
 
 
 @dataclass
 class _Open:
-    """A directory that is not stored yet. `waiting`: how many directories below must be stored before."""
+    """A directory that is not stored yet. `waiting`: how many directories below must be stored before.
+
+    `trusted`: what the parent's tree of it names is in the repository, as far as is known.
+    """
 
     path: bytes
     above: _Open | None
@@ -56,6 +63,7 @@ class _Open:
     device_number: int
     waiting: int = 0
     subtrees: dict[bytes, bytes] | None = None
+    trusted: bool = True
 
 
 @dataclass
@@ -179,6 +187,7 @@ class Archiver:
             device=directory.device,
             device_number=directory.device_number,
             subtrees=directory.subtrees,
+            trusted=directory.trusted,
         )
         if directory.before:
             try:
@@ -197,6 +206,10 @@ class Archiver:
             prefix = directory.path + b"/" if directory.path else b""
             for name, before in zip(reversed(outcome.names), reversed(outcome.before), strict=True):
                 self._tasks.append(_Open(prefix + name, directory, before, outcome.device, outcome.device_number))
+            return
+        if outcome.reused and 0 in self._writer.known(BlobType.DATA, outcome.reused):
+            directory.trusted = False  # the repository has lost something that the parent has
+            self._tasks.append(directory)
             return
         self._add_up(outcome)
         above = directory.above
@@ -259,8 +272,7 @@ class _Foreman:
         self._archiver = archiver
         self._writer = archiver._writer
         self._crew = crew
-        self._idle = list(crew.channels)
-        self._working: dict[Channel, _Open] = {}
+        self._orders: dict[Channel, deque[_Open]] = {channel: deque() for channel in crew.channels}
         self._wanting: list[Channel] = []
         self._decode = msgspec.msgpack.Decoder(FromWorker).decode
         self._encode = msgspec.msgpack.Encoder().encode
@@ -269,16 +281,14 @@ class _Foreman:
 
     def run(self) -> None:
         """Until the root is stored and every process has handed over its last pack."""
-        archiver = self._archiver
         with selectors.DefaultSelector() as selector:
             for channel in self._crew.channels:
                 selector.register(channel, selectors.EVENT_READ)
             selector.register(self._crew.returned, selectors.EVENT_READ)
             finishing: set[Channel] = set()
             while True:
-                while archiver._tasks and self._idle:
-                    self._give(self._idle.pop(), archiver._tasks.pop())
-                if not archiver._tasks and not self._working and not finishing:
+                self._give_out()
+                if not any(self._orders.values()) and not finishing:
                     finishing = set(self._crew.channels)
                     for channel in finishing:
                         channel.send(self._encode(Finish()))
@@ -293,15 +303,20 @@ class _Foreman:
                         if not finishing:
                             return
 
-    def _give(self, channel: Channel, directory: _Open) -> None:
-        self._working[channel] = directory
-        channel.send(self._encode(self._archiver._task(directory)))
+    def _give_out(self) -> None:
+        """One task for each, then one ahead, so that nobody waits for the next."""
+        tasks = self._archiver._tasks
+        for ahead in range(AHEAD):
+            for channel, orders in self._orders.items():
+                if tasks and len(orders) == ahead:
+                    orders.append(tasks.pop())
+                    channel.send(self._encode(self._archiver._task(orders[-1])))
 
     def _answer(self, channel: Channel, message: FromWorker) -> bool:
         """Do what a process asks for; whether it has finished."""
         if isinstance(message, Ask):
             look = self._writer.claim if message.claim else self._writer.known
-            channel.send(look(message.kind, message.ids))
+            channel.send(self._encode(Flags(look(message.kind, message.ids))))
         elif isinstance(message, Filled):
             slot = message.slot
             self._writer.adopt(
@@ -317,11 +332,10 @@ class _Foreman:
         elif isinstance(message, Finished):
             return True
         else:
-            self._idle.append(channel)
-            self._archiver._take_in(self._working.pop(channel), message)
+            self._archiver._take_in(self._orders[channel].popleft(), message)
         return False
 
     def _hand_out(self) -> None:
         self._writer.check()
         while self._wanting and (slot := self._crew.take_slot()) is not None:
-            self._wanting.pop(0).send(self._encode(slot))
+            self._wanting.pop(0).send(self._encode(Slot(slot)))

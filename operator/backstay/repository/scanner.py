@@ -88,7 +88,7 @@ class Task(msgspec.Struct, tag=True, array_like=True, kw_only=True):
     `path`: from the root, without a slash at its ends, empty for the root. `device` and `device_number`: the file
     system of the directory above, as the kernel numbers it and as we do. `before`: the parent's tree as it is stored,
     with its id and plain length. `subtrees`: tree ids of what lies below by name, empty for what is gone; None while
-    nobody has asked.
+    nobody has asked. `trusted`: whether it is likely that the repository has what the parent's tree names.
     """
 
     path: bytes
@@ -98,6 +98,7 @@ class Task(msgspec.Struct, tag=True, array_like=True, kw_only=True):
     before_id: bytes = b""
     before_length: int = 0
     subtrees: dict[bytes, bytes] | None = None
+    trusted: bool = True
 
 
 class Below(msgspec.Struct, tag=True, array_like=True, kw_only=True):
@@ -110,7 +111,11 @@ class Below(msgspec.Struct, tag=True, array_like=True, kw_only=True):
 
 
 class Done(msgspec.Struct, tag=True, array_like=True, kw_only=True):
-    """A directory that is stored. `tree_id` is empty when there is none any more. `size` in bytes."""
+    """A directory that is stored. `tree_id` is empty when there is none any more. `size` in bytes.
+
+    `reused`: ids in one string of the blobs that must be in the repository for this to be true; if one is not, the
+    directory must be done again.
+    """
 
     tree_id: bytes = b""
     files: int = 0
@@ -120,6 +125,7 @@ class Done(msgspec.Struct, tag=True, array_like=True, kw_only=True):
     unmodified: int = 0
     changed_while_read: int = 0
     unmodified_directory: bool = False
+    reused: bytes = b""
     had_parent: bool = False
     warnings: list[tuple[bytes, str]] = []
     warning_count: int = 0
@@ -297,7 +303,10 @@ class Scanner:
         """Store the tree, unless it is the parent's."""
         before = self._before
         same = self._all_same and before is not None and before.all_taken and before.exhausted()
-        self._settle(tree_id=task.before_id if same else b"", last=True)
+        if same and task.trusted:
+            self._done.reused = bytes.fromhex("".join(self._ids))
+        else:
+            self._settle(last=True)
         if same and self._all_same:  # it is not if something turned out to be missing
             self._done.unmodified_directory = True
             self._done.tree_id = task.before_id
@@ -316,14 +325,12 @@ class Scanner:
 
     # --- batches --------------------------------------------------------------------------------------------------
 
-    def _settle(self, *, tree_id: bytes = b"", last: bool = False) -> None:
+    def _settle(self, *, last: bool = False) -> None:
         """Prove that what was taken over is there, and store the contents that have come together."""
         if self._ids:
             flags = self._sink.known(BlobType.DATA, bytes.fromhex("".join(self._ids)))
             if 0 in flags:
                 self._read_what_is_missing(flags)
-        if tree_id and not self._sink.known(BlobType.TREE, tree_id)[0]:
-            self._all_same = False
         self._ids, self._reused = [], []
         if self._contents:
             ids = self._sink.save(BlobType.DATA, self._contents)

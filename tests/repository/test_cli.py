@@ -399,6 +399,48 @@ def test_the_repositorys_own_files_are_shown_as_restic_shows_them(history: Local
         assert sorted(history.backstay("list", kind).split()) == sorted(history.restic("list", kind).split())
 
 
+# --- restoring -------------------------------------------------------------------------------------------------------
+
+
+def test_a_restore_brings_back_what_restic_brings_back(history: Local, source: Path, tmp_path: Path) -> None:
+    def content(root: Path) -> list[tuple[Any, ...]]:
+        found = []
+        for path in sorted(root.rglob("*")):
+            status = path.lstat()
+            data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+            found.append((path.relative_to(root), status.st_mode, status.st_mtime_ns, status.st_nlink, data))
+        return found
+
+    folder = f"latest:{source}"
+    summary = history.backstay.json("restore", folder, "--target", str(tmp_path / "ours"))
+    history.restic("restore", folder, "--target", str(tmp_path / "theirs"))
+
+    assert content(tmp_path / "ours") == content(tmp_path / "theirs") == content(source)
+    assert summary["files_restored"] == summary["total_files"] > 0
+
+
+def test_a_restore_takes_what_is_included_and_puts_the_target_right(
+    history: Local, source: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    folder = f"latest:{source}"
+
+    history.backstay("restore", folder, "--target", str(target), "--include", "/deep/*.jpg")
+    some = [path.name for path in target.rglob("*") if path.is_file()]
+    (target / "stray").touch()
+    (target / "deep/photo.jpg").write_bytes(b"broken")
+    would = history.backstay.json("restore", folder, "--target", str(target), "--dry-run", "--delete")
+    untouched = (target / "stray").exists()
+    history.backstay("restore", folder, "--target", str(target), "--delete", "--verify", "--exclude", "orders.txt")
+
+    assert some == ["photo.jpg"]
+    assert untouched
+    assert would["files_deleted"] == 1
+    assert not (target / "stray").exists()
+    assert not (target / "orders.txt").exists()
+    assert (target / "deep/photo.jpg").read_bytes() == (source / "deep/photo.jpg").read_bytes()
+
+
 # --- keeping in order ------------------------------------------------------------------------------------------------
 
 
@@ -424,7 +466,7 @@ def test_forget_with_prune_gives_the_space_back_later(history: Local, source: Pa
     assert "no errors were found" in history.restic("check", "--read-data")
 
 
-def test_a_damaged_repository_fails_the_check_and_says_who_is_hurt(history: Local) -> None:
+def test_a_damaged_repository_fails_the_check_says_who_is_hurt_and_is_repaired(history: Local) -> None:
     pack = max((history.path / "data").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
     content = bytearray(pack.read_bytes())
     content[1000] ^= 1
@@ -432,9 +474,16 @@ def test_a_damaged_repository_fails_the_check_and_says_who_is_hurt(history: Loca
     pack.write_bytes(content)
 
     done = history.backstay.run("check", "--read-data")
+    broken = json.loads(history.backstay.run("check", "--read-data", "--json").stdout.splitlines()[-1])["broken_packs"]
+    history.backstay("repair", "index")
+    history.backstay("repair", "packs", *broken)
+    history.backstay("repair", "snapshots", "--forget")
 
     assert done.returncode == 1
     assert b"photo.jpg" in done.stdout
+    assert broken == [pack.name]
+    assert "no errors were found" in history.restic("check", "--read-data")
+    assert len(history.restic_json("snapshots")) == 2
 
 
 def test_keys_come_and_go_but_never_the_one_in_use(local: Local, tmp_path: Path) -> None:

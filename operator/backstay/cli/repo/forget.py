@@ -117,13 +117,20 @@ def forget(
         going = [snapshot for _, decision in decisions for snapshot in decision.remove]
         _tell(output, decisions, by, compact=compact)
     if going:
-        remove(repository, [snapshot.id for snapshot in going], dry_run=dry_run)
+        remove(
+            repository,
+            [snapshot.id for snapshot in going],
+            dry_run=dry_run,
+            wait=settings.retry_lock,
+            on_wait=output.note,
+        )
         names = " ".join(snapshot.id[:8] for snapshot in going)
         output.note(f"{'would have removed' if dry_run else 'removed'} {len(going)} snapshots: {names}")
     if ids:
         output.record({"message_type": "summary", "removed": [snapshot.id for snapshot in going], "dry_run": dry_run})
     if prune_ and going:
-        run_prune(repository, settings, output, dry_run=dry_run, **options)
+        going_ids = [snapshot.id for snapshot in going]
+        run_prune(repository, settings, output, dry_run=dry_run, without=going_ids if dry_run else (), **options)
 
 
 def _policy(keep: dict[str, Any]) -> KeepPolicy:

@@ -26,7 +26,7 @@ _HERE = "backstay.cli.repo"
         "list": f"{_HERE}.content:list_",
         "ls": f"{_HERE}.content:ls",
         "prune": f"{_HERE}.maintenance:prune",
-        "repair": f"{_HERE}.maintenance:repair",
+        "repair": f"{_HERE}.repair:repair",
         "restore": f"{_HERE}.restore:restore",
         "snapshots": f"{_HERE}.snapshots:snapshots",
         "stats": f"{_HERE}.compare:stats",

@@ -1,7 +1,8 @@
-"""`check`, `repair`, `prune` and `unlock`: what keeps a repository in order."""
+"""`check`, `prune` and `unlock`: what keeps a repository in order."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from backstay.cli.repo.environment import Settings, refuse
 from backstay.cli.repo.output import Output, size
-from backstay.cli.repo.verb import Duration, Size, verb, with_global_options
+from backstay.cli.repo.verb import Duration, Size, verb
 from backstay.repository.errors import RepositoryError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Damaged(RepositoryError):  # noqa: N818  (named as the engine's errors are
 @click.option("--read-data-subset", metavar="SHARE", default="", help="Read some packs: 5%, 1/10 or 500M.")
 def check(settings: Settings, output: Output, read_data: bool, read_data_subset: str) -> None:
     """Look whether everything that snapshots need is there and intact, and say which files are hurt if not."""
-    from backstay.cli.repo.session import open_with_crew
+    from backstay.cli.repo.session import open_repository
     from backstay.repository.checker import check as examine
     from backstay.repository.subset import Subset
 
@@ -38,8 +39,9 @@ def check(settings: Settings, output: Output, read_data: bool, read_data_subset:
         subset = Subset.parse("all" if read_data else read_data_subset) if read_data or read_data_subset else None
     except ValueError as error:
         refuse(f"checking: {error}")
-    with open_with_crew(settings) as (repository, crew), output.progress("check", unit="packs") as tell:
-        report = examine(repository, read_data=subset, progress=tell, **with_crew(examine, crew))
+    repository = open_repository(settings)
+    with output.progress("check", unit="packs") as tell:
+        report = examine(repository, read_data=subset, progress=tell)
     for notice in report.notices:
         output.note(notice)
     for finding in report.findings:
@@ -75,64 +77,9 @@ def check(settings: Settings, output: Output, read_data: bool, read_data_subset:
         hurt = f"; {report.hurt_count} files of {len(report.hurt_snapshots)} snapshots are hurt"
         raise Damaged(
             f"the repository has {report.finding_count} errors{hurt if report.hurt_count else ''}; copy it before"
-            " anything else, then see 'backstay repo repair'"
+            " anything else, then see 'backstay repo repair --help'"
         )
     output.say("no errors were found")
-
-
-def with_crew(function: Any, crew: Any) -> dict[str, Any]:
-    """The crew as an argument, for a function that can use one."""
-    import inspect
-
-    return {"crew": crew} if "crew" in inspect.signature(function).parameters else {}
-
-
-@click.group("repair")
-def repair() -> None:
-    """Make the best of a damaged repository: run `check` first, and keep a copy of the bucket."""
-
-
-with_global_options(repair)
-
-
-@verb("index")
-@click.option("--read-all-packs", is_flag=True, help="Trust no index, and read the header of every pack.")
-def repair_index(settings: Settings, output: Output, read_all_packs: bool) -> None:
-    """Write the index anew from the packs that are there."""
-    from dataclasses import asdict
-
-    from backstay.cli.repo.session import open_repository
-    from backstay.repository.repair import repair_index as mend
-
-    repository = open_repository(settings)
-    with output.progress("repair", unit="packs") as tell:
-        done = mend(repository, read_all_packs=read_all_packs, progress=tell)
-    output.record({"message_type": "summary", **asdict(done)})
-    for name, value in asdict(done).items():
-        output.note(f"{name.replace('_', ' ')}: {value}")
-    output.say("the index is written anew")
-
-
-@verb("snapshots")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option("-n", "--dry-run", is_flag=True, help="Change nothing, and tell what would be done.")
-@click.option("--forget", "forget_", is_flag=True, help="Remove the damaged ones once they are replaced.")
-def repair_snapshots(settings: Settings, output: Output, ids: tuple[str, ...], dry_run: bool, forget_: bool) -> None:
-    """Write damaged snapshots again without what is lost in them."""
-    from dataclasses import asdict
-
-    from backstay.cli.repo.session import open_repository
-    from backstay.repository.repair import repair_snapshots as mend
-
-    repository = open_repository(settings)
-    chosen = tuple(repository.snapshot(each).id for each in ids)
-    for done in mend(repository, chosen, forget=forget_, dry_run=dry_run):
-        output.record({"message_type": "summary", **asdict(done)})
-        output.say(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in asdict(done).items()))
-
-
-repair.add_command(repair_index)
-repair.add_command(repair_snapshots)
 
 
 def prune_options(function: Any) -> Any:
@@ -186,8 +133,9 @@ def run_prune(
     delete_delay: float,
     repack_uncompressed: bool,
     repack_smaller_than: int | None,
+    without: Sequence[str] = (),
 ) -> None:
-    """Prune and tell."""
+    """Prune and tell. `without`: ids of snapshots that are taken for removed."""
     from dataclasses import asdict
 
     from backstay.repository.prune import prune as tidy
@@ -209,13 +157,20 @@ def run_prune(
         wait=settings.retry_lock,
     )
     with output.progress("prune", unit="packs") as tell:
-        report = tidy(repository, options, now=datetime.now(UTC), progress=tell)
-    found = {name: value for name, value in asdict(report).items() if not isinstance(value, tuple | list | dict)}
-    output.record({"message_type": "summary", "dry_run": dry_run, **found})
-    output.say("would have changed:" if dry_run else "pruned:")
-    for name, value in found.items():
-        shown = size(value) if isinstance(value, int) and "bytes" in name else value
-        output.say(f"  {name.replace('_', ' ')}: {shown}")
+        report = tidy(repository, options, now=datetime.now(UTC), progress=tell, on_wait=output.note, without=without)
+    output.record({"message_type": "summary", **asdict(report)})
+    output.note(f"{report.snapshots} snapshots need {size(report.used_bytes)} of {size(report.bytes_before)}")
+    repack, remove = ("would repack", "would delete") if dry_run else ("repacked", "deleted")
+    repacked = f"{report.repacked_blobs} blobs / {size(report.repacked_bytes)} of {report.repacked_packs} packs"
+    output.note(f"{repack}: {repacked}")
+    output.say(f"{remove}: {report.removed_packs} packs / {size(report.removed_bytes)}")
+    if report.pending_packs:
+        until = f" from {report.pending_until.astimezone():%Y-%m-%d %H:%M} on" if report.pending_until else ""
+        pending = f"{report.pending_packs} packs / {size(report.pending_bytes)}"
+        output.say(f"a later run deletes: {pending}{until}")
+    output.note(
+        f"remaining: {report.blobs_after} blobs / {size(report.bytes_after)}, {size(report.unused_bytes)} unused"
+    )
 
 
 @verb("unlock")

@@ -12,15 +12,14 @@ import click
 
 from backstay.cli.repo.choose import Filter, filter_options, one, tree_of
 from backstay.cli.repo.environment import Settings, refuse
-from backstay.cli.repo.output import Output, Tell, duration, size
+from backstay.cli.repo.output import Output, duration, size
 from backstay.cli.repo.verb import Incomplete, verb
 
 if TYPE_CHECKING:
-    from backstay.repository.crew import Crew
     from backstay.repository.outcome import Restoration
     from backstay.repository.patterns import Patterns
     from backstay.repository.repository import Repository
-    from backstay.repository.restore_existing import Choice
+    from backstay.repository.restore_existing import Choice, Overwrite
 
 
 @verb("restore")
@@ -63,7 +62,7 @@ def restore(
     iexclude: tuple[str, ...],
     exclude_file: tuple[str, ...],
     iexclude_file: tuple[str, ...],
-    overwrite: str,
+    overwrite: Overwrite,
     delete: bool,
     sparse: bool,
     verify: bool,
@@ -102,48 +101,44 @@ def restore(
             totals["total_bytes"] = found.summary.total_bytes_processed
         begun = time.monotonic()
         with output.progress("restore") as tell:
-            options = {
-                "overwrite": overwrite,
-                "delete": delete,
-                "select": selection.choose if selection else None,
-                "verify": verify,
-                "dry_run": dry_run,
-                "sparse": sparse,
+            done = repository.restore(
+                tree_id,
+                target,
+                overwrite=overwrite,
+                delete=delete,
+                select=selection.choose if selection else None,
+                verify=verify,
+                dry_run=dry_run,
+                sparse=sparse,
+                crew=crew,
+                progress=tell,
                 **totals,
-            }
-            done = _run(repository, crew, tree_id, target, tell, options)
+            )
         _tell(output, done, time.monotonic() - begun, dry_run=dry_run)
-
-
-def _run(
-    repository: Repository, crew: Crew, tree_id: str, target: str, tell: Tell, options: dict[str, Any]
-) -> Restoration:
-    import inspect
-
-    restore_tree: Callable[..., Restoration] = repository.restore
-    known = inspect.signature(restore_tree).parameters
-    options = {name: value for name, value in {**options, "crew": crew}.items() if name in known}
-    return restore_tree(tree_id, target, progress=tell, **options)
 
 
 def _tell(output: Output, done: Restoration, seconds: float, *, dry_run: bool) -> None:
     for warning in done.warnings:
         output.warn(warning.message, warning.path, "restore")
-    entries = done.files + done.dirs
     document: dict[str, Any] = {
         "message_type": "summary",
         "seconds_elapsed": int(seconds),
-        "total_files": entries,
-        "files_restored": entries,
+        "total_files": done.files + done.dirs,
+        "files_restored": done.files_restored + done.files_updated + done.dirs,
+        "files_skipped": done.files_unchanged + done.files_skipped,
+        "files_deleted": done.deleted,
         "total_bytes": done.bytes,
-        "bytes_restored": done.bytes,
+        "bytes_restored": done.bytes_restored,
+        "bytes_skipped": done.bytes_skipped,
     }
-    for member, attribute in (("files_skipped", "skipped"), ("files_deleted", "deleted")):
-        if count := getattr(done, attribute, 0):
-            document[member] = count
-    output.record(document)
+    output.record({name: value for name, value in document.items() if value or name == "total_files"})
     would = "Would restore" if dry_run else "Restored"
-    output.note(f"Summary: {would} {entries} files/dirs ({size(done.bytes)}) in {duration(seconds)}")
+    there = done.files_unchanged + done.files_skipped
+    output.note(
+        f"Summary: {would} {document['files_restored']} files/dirs ({size(done.bytes_restored)}) in {duration(seconds)}"
+        + (f", left {there} as they were" if there else "")
+        + (f", deleted {done.deleted}" if done.deleted else "")
+    )
     if done.warning_count:
         raise Incomplete(f"{done.warning_count} entries could not be restored as they were; see the warnings")
 

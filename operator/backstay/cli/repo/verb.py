@@ -148,7 +148,7 @@ def _global_options() -> list[click.Option]:
         option("--insecure-no-password", is_flag=True, help="The password is empty."),
         option("--json", is_flag=True, help="Say everything as JSON, a line each."),
         option("-q", "--quiet", is_flag=True, help="Say only what was asked for, and what goes wrong."),
-        option("-v", "--verbose", count=True, help="Say more; twice: each file."),
+        option("-v", "--verbose", count=True, help="Say more."),
         option("--no-lock", is_flag=True, help="Read without a lock, where nobody may write."),
         option("--retry-lock", type=Duration(), metavar="DURATION", help="Wait so long for a lock, such as 5m."),
         option("--limit-upload", type=int, metavar="RATE", help="At most so many KiB/s to the repository."),

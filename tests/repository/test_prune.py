@@ -345,6 +345,27 @@ def test_a_damaged_repository_is_not_pruned(repository: Repository, store: Local
     assert sorted(store.list("")) == before
 
 
+@pytest.mark.parametrize("kept", [2, 9])
+def test_a_damaged_pack_is_not_repacked(repository: Repository, store: LocalStore, kept: int) -> None:
+    """Whether little of it is wanted, or so much that it is fetched whole."""
+    files = {f"{n}": noise(n) for n in range(10)}
+    gone = back_up(repository, files)
+    stays = back_up(repository, {name: files[name] for name in list(files)[:kept]})
+    forget(repository, [gone])
+    largest = max(packs(store), key=lambda name: packs(store)[name])
+    content = bytearray(store.get(largest))
+    content[100_000] ^= 1
+    store.delete(largest)
+    store.put(largest, content)
+    before = sorted(name for name, _ in store.list(""))
+
+    with pytest.raises(Corrupted, match=r"changed after it was written"):
+        prune(repository, AT_ONCE, now=NOW)
+
+    assert sorted(name for name, _ in store.list("")) == before
+    assert repository.snapshot_ids() == [stays]
+
+
 def test_unknown_snapshots_are_not_forgotten_nor_any_beside_them(repository: Repository) -> None:
     known = back_up(repository, {"kept": noise(1)})
 

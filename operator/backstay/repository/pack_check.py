@@ -92,7 +92,7 @@ def _prove(store: Store, codec: Codec, inventory: Inventory, files: IndexFiles, 
     return Verdict(pack_id, size, tuple(problems), tuple(damaged))
 
 
-def open_header(codec: Codec, body: bytes) -> bytes:
+def open_header(codec: Codec, body: bytes | memoryview) -> bytes:
     """The plain header of a pack, out of its whole content or its end. Raises Corrupted."""
     if len(body) < OVERHEAD + 4:
         raise Corrupted(f"{len(body)} bytes are too few for a pack")

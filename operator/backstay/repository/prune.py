@@ -13,8 +13,9 @@ only deleted when no index names it; and what a run did is found by the next.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -130,6 +131,7 @@ class _Run:
     def run(self) -> PruneReport:
         with self._lock(exclusive=False) as lock:
             self._observe()
+            lock.confirm()
             plan = decide(self._states, self._options)
             if self._options.dry_run:
                 return self._report(plan, plan.drop | plan.repack, None, *self._foresee(plan))
@@ -150,10 +152,17 @@ class _Run:
             self._record.save(since)
         return self._report(plan, out, repacker, due, since)
 
-    def _lock(self, *, exclusive: bool) -> Lock:
-        return self._repository.lock(
+    @contextmanager
+    def _lock(self, *, exclusive: bool) -> Iterator[Lock]:
+        """A lock; a shared one settles while we read, and is confirmed before anything is written."""
+        lock = self._repository.lock(
             exclusive=exclusive, holder=self._options.holder, wait=self._options.wait, on_wait=self._on_wait
         )
+        lock.acquire()
+        try:
+            yield lock
+        finally:
+            lock.release()
 
     # --- under the shared lock ------------------------------------------------------------------------------------
 
@@ -197,7 +206,7 @@ class _Run:
             if self._progress is not None:
                 self._progress(Progress(len(repacker.packs), done, None, total))
 
-        repacker.run(self._usage.used_entries(plan.repack), note)
+        repacker.run(self._usage.used_entries(plan.repack), self._sizes, note)
         self._usage.read_indexes(repacker.indexes)
         return repacker
 

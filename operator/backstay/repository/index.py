@@ -15,6 +15,7 @@ import msgspec
 
 from backstay.repository.blob import BlobType
 from backstay.repository.errors import Corrupted
+from backstay.repository.malformed import MALFORMED, malformed
 from backstay.repository.pack import Entry as Entry
 from backstay.repository.pack import parse_header
 
@@ -143,21 +144,21 @@ class Index:
         One loop without objects, since an index may hold millions. A blob that is known already gets one more record,
         behind its first, which is the one that is found.
         """
-        both, ends = self._buckets, self._pack_ends
-        for pack_id, blobs in [(pack_id, _columns(blobs, name)) for pack_id, blobs in _packs(document, name)]:
-            kinds, ids, places, end = blobs
+        packs = [(pack_id, *_columns(blobs, name)) for pack_id, blobs in _packs(document, name)]
+        for pack_id, kinds, ids, places, end in packs:
             number = self.add(pack_id, ())
-            marked = _NUMBER.pack(number)
-            for kind, at in zip(kinds, range(0, len(ids), _ID), strict=True):
-                blob_id = ids[at : at + _ID]
-                buckets = both[kind]
-                bucket = buckets.get(blob_id[:2])
+            records = _interleave(ids, _NUMBER.pack(number) * len(kinds), places)
+            only = self._buckets[kinds[0]] if len(set(kinds)) == 1 else None
+            for at, kind in zip(range(0, len(records), _RECORD), kinds, strict=True):
+                record = records[at : at + _RECORD]
+                buckets = self._buckets[kind] if only is None else only
+                bucket = buckets.get(record[:2])
                 if bucket is None:
-                    bucket = buckets[blob_id[:2]] = bytearray()
-                place = at // _ID * 12
-                bucket += blob_id + marked + places[place : place + 12]
+                    buckets[record[:2]] = bytearray(record)
+                else:
+                    bucket += record
             self._count += len(kinds)
-            ends[number] = max(ends[number], end)
+            self._pack_ends[number] = max(self._pack_ends[number], end)
 
 
 def _find(bucket: bytearray, blob_id: bytes) -> int:
@@ -192,8 +193,8 @@ _LIMIT = 1 << 32
 def _packs(data: bytes, name: str) -> list[tuple[bytes, list[_BlobJSON]]]:
     try:
         packs = [(bytes.fromhex(pack.id), pack.blobs or []) for pack in _decoder.decode(data).packs or ()]
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise Corrupted(f"{name} decrypts but is no index document: {error}") from error
+    except MALFORMED as error:
+        raise malformed(f"{name} decrypts but is no index document", error) from error
     for pack_id, _ in packs:
         if len(pack_id) != _ID:
             raise Corrupted(f"{name} decrypts but names a pack by an id of {len(pack_id)} bytes")
@@ -207,13 +208,26 @@ def _columns(blobs: list[_BlobJSON], name: str) -> tuple[list[BlobType], bytes, 
         ids = bytes.fromhex("".join([blob.id for blob in blobs]))
         numbers = [number for blob in blobs for number in (blob.offset, blob.length, blob.uncompressed_length)]
         places = struct.pack(f"<{len(numbers)}I", *numbers)
-    except (ValueError, KeyError) as error:
-        raise Corrupted(f"{name} decrypts but is no index document: {error}") from error
+    except MALFORMED as error:
+        raise malformed(f"{name} decrypts but is no index document", error) from error
     except struct.error:
         places = b""
     if len(places) != 12 * len(kinds) or any(len(blob.id) != 2 * _ID for blob in blobs):
         raise Corrupted(f"{name} decrypts but places a blob where none can be")
     return kinds, ids, places, max((blob.offset + blob.length for blob in blobs), default=0)
+
+
+def _interleave(*columns: bytes) -> bytes:
+    """Records of an id, a number and three numbers, from strings that hold one column each."""
+    count = len(columns[0]) // _ID
+    records = bytearray(count * _RECORD)
+    start = 0
+    for column in columns:
+        width = len(column) // count if count else 0
+        for byte in range(width):  # one byte of all records at a time: a few loops in C for each pack
+            records[start + byte :: _RECORD] = column[byte::width]
+        start += width
+    return bytes(records)
 
 
 def decode(data: bytes, name: str) -> list[tuple[bytes, list[Entry]]]:

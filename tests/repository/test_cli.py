@@ -237,15 +237,15 @@ def test_paths_lie_in_the_tree_where_restic_puts_them(local: Local, source: Path
 
 def test_a_second_backup_reads_nothing_again_and_is_left_out_when_asked(local: Local, source: Path) -> None:
     later = [("--time", f"2030-01-0{day} 00:00:00") for day in (1, 2, 3)]  # times near the parent's are not trusted
-    local.backstay("backup", str(source), *later[0])
+    local.backstay("backup", ".", *later[0], cwd=source)
 
-    first = local.backstay.json("backup", str(source), *later[1])
-    second = local.backstay.json("backup", str(source), *later[2], "--skip-if-unchanged")
+    first = local.backstay.json("backup", ".", *later[1], cwd=source)
+    second = local.backstay.json("backup", ".", *later[2], "--skip-if-unchanged", cwd=source)
 
     assert first["files_unmodified"] == first["total_files_processed"] > 0
     assert (second["files_new"], second["files_changed"], second["data_added"]) == (0, 0, 0)
     assert "snapshot_id" not in second
-    assert local.backstay.json("backup", str(source), "--force")["files_new"] > 0
+    assert local.backstay.json("backup", ".", "--force", cwd=source)["files_new"] > 0
 
 
 def test_what_is_excluded_is_what_restic_excludes(local: Local, source: Path, tmp_path: Path) -> None:

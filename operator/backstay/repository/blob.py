@@ -20,7 +20,8 @@ LEVEL = 2  # of zstandard: stores a little less than restic's default, and 3 tak
 _JSON_STARTS = (0x5B, 0x7B)  # '[' and '{': a file that is not compressed
 _COMPRESSED = b"\x02"
 _PIECE = 4 << 20  # bytes of content up to which a blob is opened at once
-_FILE_LIMIT = 512 << 20  # bytes of an unpacked file's plain content; an index of restic's has some 10 MiB
+_FILE_LIMIT = 128 << 20  # bytes of an unpacked file's plain content; an index of restic's has some 10 MiB
+_MOST_RATIO = 1 << 15  # of a zstandard frame: a block of at most 128 KiB takes at least 4 bytes
 
 
 class BlobType(IntEnum):
@@ -90,11 +91,20 @@ class Codec:
             decompressor = self._contexts.decompressor = zstandard.ZstdDecompressor()
         try:
             size = zstandard.frame_content_size(data)
-            if size > limit:
-                raise Corrupted(f"{what} claims to hold {size} bytes, more than the {limit} that it may")
-            return decompressor.decompress(data, max_output_size=limit if size < 0 else size)
+            if size > min(limit, len(data) * _MOST_RATIO):  # before as much memory is asked for
+                raise Corrupted(f"{what} claims to hold {size} bytes, more than it may or can")
+            if size >= 0:
+                return decompressor.decompress(data, max_output_size=size)
         except zstandard.ZstdError as error:
             raise Corrupted(f"{what} cannot be decompressed: {error}") from error
+        pieces = []
+        length = 0
+        for piece in _pieces(data, what):
+            pieces.append(piece)
+            length += len(piece)
+            if length > limit:
+                raise Corrupted(f"{what} holds more than the {limit} bytes that it may")
+        return b"".join(pieces)
 
     def open_blob(self, sealed: bytes | memoryview, plain_length: int, blob_id: bytes, what: str) -> bytes:
         """A blob's plain content. `plain_length` 0: it is not compressed. Raises Corrupted, naming `what`."""

@@ -7,15 +7,19 @@ repositories too: it insists on an irreducible polynomial of degree 53, which is
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from dataclasses import dataclass
 
 import msgspec
 
-from backstay.repository.errors import Corrupted, UnsupportedRepository
+from backstay.repository.errors import UnsupportedRepository
+from backstay.repository.malformed import MALFORMED, malformed
 
 VERSION = 2
 _DEGREE = 53
+_ID = re.compile("[0-9a-f]{64}")
+_POLYNOMIAL = re.compile("(?!0+$)[0-9a-f]{1,16}")
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,13 @@ def decode(data: bytes) -> Config:
     """Parse the config's JSON. Raises Corrupted, or UnsupportedRepository for a version that we do not write."""
     try:
         raw = msgspec.json.decode(data, type=_ConfigJSON)
+        if not _ID.fullmatch(raw.id):
+            raise ValueError("its repository has no proper id")
+        if not _POLYNOMIAL.fullmatch(raw.chunker_polynomial):
+            raise ValueError("its polynomial is none")
         config = Config(raw.version, raw.id, int(raw.chunker_polynomial, 16))
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise Corrupted(f"the repository's config decrypts but is no config document: {error}") from error
+    except MALFORMED as error:
+        raise malformed("the repository's config decrypts but is no config document", error) from error
     if config.version != VERSION:
         raise UnsupportedRepository(
             f"the repository has format version {config.version}, this program uses version {VERSION};"

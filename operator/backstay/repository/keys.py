@@ -18,12 +18,14 @@ import msgspec
 from backstay.repository import rfc3339
 from backstay.repository.crypto import Key
 from backstay.repository.errors import Corrupted, KeyRefused, ObjectNotFound, RepositoryNotFound, WrongPassword
+from backstay.repository.malformed import MALFORMED, malformed
 from backstay.repository.snapshot import now
 from backstay.repository.store import Store
 
 SCRYPT_N = 32768
 SCRYPT_R = 8
 SCRYPT_P = 1
+_MOST_WORK = 1 << 23  # N * r * p; 32 times ours, and some seconds: nothing proves that a key file is one of ours
 _MEMORY_LIMIT = 512 << 20  # bytes; a key file from the bucket must not make us allocate more
 
 
@@ -96,9 +98,10 @@ def _read(store: Store, name: str) -> _KeyFile:
         raise Corrupted(f"{name} was changed after it was written: its content does not hash to its name")
     try:
         key_file = msgspec.json.decode(data, type=_KeyFile)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise Corrupted(f"{name} is no key file: {error}") from error
-    if key_file.kdf != "scrypt" or not (0 < key_file.r <= 64 and 0 < key_file.p <= 64 and 1 < key_file.N <= 1 << 24):
+    except MALFORMED as error:
+        raise malformed(f"{name} is no key file", error) from error
+    n, r, p = key_file.N, key_file.r, key_file.p
+    if key_file.kdf != "scrypt" or min(n, r, p) < 1 or n * r * p > _MOST_WORK:
         raise Corrupted(f"{name} asks for a key derivation that is out of bounds")
     return key_file
 
@@ -114,8 +117,8 @@ def _try(key_file: _KeyFile, name: str, password: str) -> Key | None:
         return None
     try:
         master = msgspec.json.decode(plain, type=_MasterKey)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise Corrupted(f"{name} opens but holds no master key: {error}") from error
+    except MALFORMED as error:
+        raise malformed(f"{name} opens but holds no master key", error) from error
     if len(master.encrypt) != 32 or len(master.mac.k) != 16 or len(master.mac.r) != 16:
         raise Corrupted(f"{name} opens but its master key has a wrong length")
     return Key(master.encrypt, master.mac.k, master.mac.r)

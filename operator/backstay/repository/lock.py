@@ -32,6 +32,7 @@ import msgspec
 from backstay.repository import rfc3339
 from backstay.repository.blob import Codec
 from backstay.repository.errors import Corrupted, LockLost, ObjectNotFound, RepositoryError, RepositoryLocked
+from backstay.repository.malformed import MALFORMED, malformed
 from backstay.repository.snapshot import now
 from backstay.repository.store import Store
 
@@ -93,8 +94,8 @@ def _read(store: Store, codec: Codec, name: str) -> LockInfo:
     try:
         raw = msgspec.json.decode(codec.open_file(store.get(name), name), type=_LockJSON)
         moment = rfc3339.to_datetime(raw.time)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise Corrupted(f"{name} decrypts but is no lock document: {error}; remove it by unlocking all") from error
+    except MALFORMED as error:
+        raise malformed(f"{name} decrypts but is no lock document; remove it by unlocking all", error) from error
     return LockInfo(name.removeprefix("locks/"), moment, raw.exclusive, raw.hostname, raw.pid, raw.process)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from backstay.repository import tree
-from backstay.repository.errors import Corrupted
+from backstay.repository.malformed import MALFORMED, malformed
 from backstay.repository.tree import NodeJSON
 
 _OPENING = b'{"nodes":['
@@ -36,8 +36,8 @@ class ParentTree:
         while self._at == len(self._nodes):
             try:
                 batch = next(self._batches, None)
-            except (msgspec.MsgspecError, ValueError) as error:
-                raise Corrupted(f"{self._what} decrypts but is no tree document: {error}") from error
+            except MALFORMED as error:
+                raise malformed(f"{self._what} decrypts but is no tree document", error) from error
             if batch is None:
                 return None
             self._nodes, self._at = batch, 0

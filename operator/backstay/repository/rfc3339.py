@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-_FORM = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))")
+_FORM = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_0 = -62167219200  # seconds; what lies before year 0 or after 9999 has no form in RFC 3339
 _YEAR_10000 = 253402300800
@@ -36,6 +36,14 @@ def from_ns(ns: int) -> str:
 
 def to_ns(text: str) -> int:
     """Nanoseconds since 1970. Raises ValueError when `text` is no time."""
+    fraction = text[20:-1]
+    if text[-1:] == "Z" and text[19:20] == "." and len(fraction) <= 9 and fraction.isdecimal() and fraction.isascii():
+        return _whole(text[:19] + "Z") + int(fraction.ljust(9, "0"))
+    return _whole(text)
+
+
+@lru_cache(maxsize=4096)  # many files of a directory come from the same second
+def _whole(text: str) -> int:
     match = _FORM.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a time")

@@ -7,13 +7,14 @@ A snapshot file is the last thing a backup writes, so that it never points at an
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import msgspec
 
 from backstay.repository import rfc3339
-from backstay.repository.errors import Corrupted
+from backstay.repository.malformed import MALFORMED, malformed
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class _SnapshotJSON(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_SnapshotJSON)
+_TREE_ID = re.compile("[0-9a-f]{64}")
 _COUNTS = [name for name in Summary.__dataclass_fields__ if not name.startswith("backup_")]
 
 
@@ -136,8 +138,8 @@ def decode(data: bytes, snapshot_id: str) -> Snapshot:
     """Parse a snapshot file's JSON. Raises Corrupted, naming the snapshot, on anything that is not a snapshot."""
     try:
         raw = _decoder.decode(data)
-        if len(bytes.fromhex(raw.tree)) != 32:
-            raise ValueError("its tree id is not 32 bytes long")
+        if not _TREE_ID.fullmatch(raw.tree):
+            raise ValueError("its tree is named by no id")
         summary = None
         if raw.summary is not None:
             summary = Summary(
@@ -146,8 +148,8 @@ def decode(data: bytes, snapshot_id: str) -> Snapshot:
                 **{name: getattr(raw.summary, name) for name in _COUNTS},
             )
         time, utc_offset = rfc3339.to_datetime(raw.time), rfc3339.offset(raw.time)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise Corrupted(f"snapshot {snapshot_id} decrypts but is no snapshot document: {error}") from error
+    except MALFORMED as error:
+        raise malformed(f"snapshot {snapshot_id} decrypts but is no snapshot document", error) from error
     return Snapshot(
         time=time,
         tree=raw.tree,

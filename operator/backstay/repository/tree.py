@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from backstay.repository import rfc3339
-from backstay.repository.errors import Corrupted
+from backstay.repository.malformed import MALFORMED, malformed
 
 # Bits of Go's fs.FileMode; the low nine are the usual permissions.
 MODE_DIR = 1 << 31
@@ -313,8 +313,8 @@ def decode_raw(data: bytes, tree_id: str) -> list[NodeJSON]:
     """The nodes of a tree blob, as they stand in the JSON. Raises Corrupted, naming the tree."""
     try:
         return _decoder.decode(data).nodes or []
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise Corrupted(f"tree {tree_id} decrypts but is no tree document: {error}") from error
+    except MALFORMED as error:
+        raise malformed(f"tree {tree_id} decrypts but is no tree document", error) from error
 
 
 def to_node(raw: NodeJSON) -> Node:
@@ -350,5 +350,5 @@ def decode(data: bytes, tree_id: str) -> list[Node]:
     """The nodes of a tree blob. Raises Corrupted, naming the tree and what is wrong with it."""
     try:
         return [to_node(raw) for raw in decode_raw(data, tree_id)]
-    except ValueError as error:
-        raise Corrupted(f"tree {tree_id} holds a node that cannot be read: {error}") from error
+    except MALFORMED as error:
+        raise malformed(f"tree {tree_id} holds a node that cannot be read", error) from error

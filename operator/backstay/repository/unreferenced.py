@@ -18,6 +18,7 @@ import msgspec
 from backstay.repository import rfc3339
 from backstay.repository.blob import Codec
 from backstay.repository.errors import Corrupted, ObjectNotFound
+from backstay.repository.malformed import MALFORMED, malformed
 from backstay.repository.store import Store
 
 PREFIX = "backstay/unreferenced/"
@@ -58,8 +59,8 @@ class Record:
                 for group in raw.unreferenced
                 for pack_id in group.packs
             }
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise Corrupted(f"{name} decrypts but is no record of packs: {error}") from error
+        except MALFORMED as error:
+            raise malformed(f"{name} decrypts but is no record of packs", error) from error
 
     def save(self, since: Mapping[bytes, datetime]) -> None:
         """Record these packs and no others."""

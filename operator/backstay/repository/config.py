@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from backstay.repository.errors import UnsupportedRepository
+from backstay.repository.errors import Corrupted, UnsupportedRepository
 from backstay.repository.malformed import MALFORMED, malformed
 
 VERSION = 2
 _DEGREE = 53
 _ID = re.compile("[0-9a-f]{64}")
-_POLYNOMIAL = re.compile("(?!0+$)[0-9a-f]{1,16}")
+_POLYNOMIAL = re.compile("(?!0+$)[0-9a-fA-F]{1,16}")
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,19 @@ def encode(config: Config) -> bytes:
 
 def decode(data: bytes) -> Config:
     """Parse the config's JSON. Raises Corrupted, or UnsupportedRepository for a version that we do not write."""
+    broken = "the repository's config decrypts but is no config document"
     try:
         raw = msgspec.json.decode(data, type=_ConfigJSON)
-        if not _ID.fullmatch(raw.id):
-            raise ValueError("its repository has no proper id")
-        if not _POLYNOMIAL.fullmatch(raw.chunker_polynomial):
-            raise ValueError("its polynomial is none")
-        config = Config(raw.version, raw.id, int(raw.chunker_polynomial, 16))
     except MALFORMED as error:
-        raise malformed("the repository's config decrypts but is no config document", error) from error
-    if config.version != VERSION:
+        raise malformed(broken, error) from error
+    if raw.version != VERSION:
         raise UnsupportedRepository(
-            f"the repository has format version {config.version}, this program uses version {VERSION};"
+            f"the repository has format version {raw.version}, this program uses version {VERSION};"
             " upgrade it with 'restic migrate upgrade_repo_v2'"
         )
-    return config
+    if not _ID.fullmatch(raw.id) or not _POLYNOMIAL.fullmatch(raw.chunker_polynomial):
+        raise Corrupted(f"{broken}: its id or its polynomial is none")
+    return Config(raw.version, raw.id, int(raw.chunker_polynomial, 16))
 
 
 def _reduce(value: int, modulus: int) -> int:

@@ -161,6 +161,18 @@ def test_times_that_restic_cannot_set_are_stored_and_set_by_us(
     assert os.stat(tmp_path / "target" / "file").st_mtime_ns == second * 10**9 + 7
 
 
+def test_an_attribute_s_name_that_is_no_utf8_is_stored_as_restic_stores_it(
+    repository: Repository, referee: Restic, source: Path
+) -> None:
+    (source / "file").touch()
+    os.setxattr(source / "file", b"user.\xff\xfe", b"value")
+
+    _, archive = store(repository, source)
+
+    theirs = repository.find(stored_by_restic(repository, referee, source), "file")
+    assert repository.find(archive.tree, "file").xattrs == theirs.xattrs == (("user.\ufffd\ufffd", b"value"),)
+
+
 # --- deep, wide ------------------------------------------------------------------------------------------------------
 
 

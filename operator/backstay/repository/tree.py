@@ -208,11 +208,14 @@ def linktarget_fields(target: str) -> str:
     return f',"linktarget":{json_string(target)}' if target else ""
 
 
+_SURROGATE = re.compile("[\udc80-\udcff]")
+
+
 def xattr_fields(xattrs: Iterable[tuple[str, bytes]]) -> str:
     """The JSON member for extended attributes, with a leading comma; empty when there are none."""
     members = []
     for name, value in xattrs:
-        shown = json_string(name.encode("utf-8", "replace").decode())
+        shown = json_string(_SURROGATE.sub("\ufffd", name))  # the format has no place for other bytes
         members.append(f'{{"name":{shown},"value":"{base64.b64encode(value).decode()}"}}')
     return f',"extended_attributes":[{",".join(members)}]' if members else ""
 

@@ -1,12 +1,13 @@
 """A second reader of the repository format, written from docs/repository.md alone, in plain loops.
 
 It shares no code with Backstay, so that an error which the writer and the reader of the engine make alike is seen here.
-It proves every id and every authentication code, holds everything in memory, and knows no lock.
+It proves every id and every authentication code, keeps all that it has read, and knows no lock.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -19,8 +20,7 @@ import zstandard
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
-Get = Callable[[str], bytes]
-Names = Callable[[str], Iterable[str]]
+Get, Names = Callable[[str], bytes], Callable[[str], Iterable[str]]
 
 
 def expect(true: bool, what: str) -> None:
@@ -97,7 +97,7 @@ class Reader:
     """An opened repository. `blobs`: (type, id) -> pack, offset, length, length before compression (0: none)."""
 
     def __init__(self, get: Get, names: Names, password: str) -> None:
-        self.get, self.names = get, names
+        self.get, self.names = functools.cache(get), names
         self.keys = self._open(password)
         self.config = json.loads(unseal(self.keys, get("config")))
         expect(self.config["version"] == 2, "the format's version is not 2")

@@ -16,9 +16,9 @@ from typing import TypeVar
 
 from backstay.repository import metadata, restore_files, restore_plan
 from backstay.repository.blob import BlobType
-from backstay.repository.errors import TargetError
+from backstay.repository.errors import Corrupted, TargetError
 from backstay.repository.metadata import Losses
-from backstay.repository.reader import Reader, parse_id
+from backstay.repository.reader import Reader
 from backstay.repository.restore_directories import Directories, join
 from backstay.repository.restore_files import Occupied
 from backstay.repository.restore_flow import Flow, Result
@@ -92,7 +92,12 @@ class Contents:
         if old:
             batch.existing[file] = pieces
         for text in content:
-            blob_id = parse_id(text, f"the file {os.fsdecode(file.name)!r}")
+            try:
+                blob_id = bytes.fromhex(text)
+            except ValueError:
+                blob_id = b""
+            if len(blob_id) != 32:
+                raise Corrupted(f"the file {os.fsdecode(file.name)!r} refers to {text[:80]!r}, which is no id")
             if batch.pieces >= PIECES:
                 file.whole = False
                 self.launch()
@@ -103,8 +108,7 @@ class Contents:
                     batch.existing[file] = pieces
             wanted = batch.wanted.get(blob_id)
             if wanted is None:
-                wanted = Wanted(blob_id, self._reader.locate(BlobType.DATA, blob_id))
-                batch.wanted[blob_id] = wanted
+                wanted = batch.wanted[blob_id] = Wanted(blob_id, self._reader.locate(BlobType.DATA, blob_id))
             size = wanted.size
             if old:
                 pieces.append((blob_id, file.size, size))
@@ -293,8 +297,9 @@ class Contents:
         else:
             tally.unchanged += 1
         tally.bytes_restored += file.written
-        tally.bytes_skipped += file.size - file.written
-        self._tell(0, file.size - file.written)
+        if skipped := file.size - file.written:
+            tally.bytes_skipped += skipped
+            self._tell(0, skipped)
 
     # --- reading back ---------------------------------------------------------------------------------------------
 

@@ -61,23 +61,19 @@ class File:
 class Wanted:
     """A blob that a batch needs, and the places in files where it goes."""
 
-    __slots__ = ("id", "length", "offset", "pack", "places", "plain_length")
+    __slots__ = ("id", "length", "offset", "pack", "places", "plain_length", "size")
 
     def __init__(self, blob_id: bytes, location: Location) -> None:
         """Raises Corrupted when the index tells a size that no blob of a file has."""
         self.id = blob_id
         self.pack, self.offset, self.length, self.plain_length = location
+        self.size = self.plain_length or self.length - OVERHEAD  # of the content, in bytes
         self.places: list[tuple[File, int]] = []
         if self.length < OVERHEAD or self.length > SLOT_BYTES or self.plain_length > LARGEST:
             raise Corrupted(
                 f"data blob {blob_id.hex()} is said to have {max(self.length, self.plain_length)} bytes in pack"
                 f" {self.pack.hex()}, which no blob of a file has; the index that says so is broken"
             )
-
-    @property
-    def size(self) -> int:
-        """Bytes of the content."""
-        return self.plain_length or self.length - OVERHEAD
 
 
 class Portion(NamedTuple):
@@ -149,10 +145,11 @@ def _write(portion: list[Wanted], start: int) -> Portion:
         if len(blob.places) > 1:
             shared.append(number)
         for file, offset in blob.places:
-            if file in pieces:
-                pieces[file].append((number, offset))
-            else:
+            found = pieces.get(file)
+            if found is None:
                 pieces[file] = [(number, offset)]
+            else:
+                found.append((number, offset))
     parts = []
     for file, found in pieces.items():
         directory = numbers.setdefault(file.directory, len(numbers))

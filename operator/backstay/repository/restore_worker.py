@@ -45,7 +45,7 @@ class _Place:
     """A directory of one order, and what a file that is made in it is born with."""
 
     def __init__(self, path: bytes, descriptor: int) -> None:
-        self.path = path
+        self.path = b"/" + path if path else b""
         self.descriptor = descriptor
         self.owner: tuple[int, int] | None = None
         self.plain = False  # new files get just the mode that they are made with, less the umask
@@ -104,31 +104,29 @@ class Worker:
             raise target_error(error, join(self._setup.target, path)) from error
 
     def _shown(self, place: _Place, name: bytes) -> bytes:
-        return join(join(self._setup.target, place.path), name)
+        return self._setup.target + place.path + b"/" + name
 
     def _make(self, place: _Place, part: Part, contents: _Contents) -> None:
         """A file that is new and whole with this part."""
         pieces, wanted = part.pieces, part.attributes
         assert wanted is not None
         first = contents.get(pieces[0][0]) if pieces else b""  # proven before there is a file
-        mode = wanted.mode if place.plain and place.owner == (wanted.uid, wanted.gid) else 0o600
-        mode &= 0o777 & ~self._umask
+        mode = 0o600 & ~self._umask
+        if place.plain and place.owner == (wanted.uid, wanted.gid):
+            mode = wanted.mode & 0o777 & ~self._umask
         descriptor = restore_files.create(place.descriptor, part.name, mode, replace=self._setup.replace)
         try:
             if place.owner is None:
                 self._learn(place, descriptor)
-            sparse = False
+            assert place.owner is not None
             if len(first) < restore_files.HOLE and len(pieces) == 1:
                 restore_files.write(descriptor, first, pieces[0][1])
             else:
-                for blob, offset in pieces:
-                    sparse |= self._put(descriptor, contents.get(blob), offset)
-                if sparse:
+                holes = [self._put(descriptor, contents.get(blob), offset) for blob, offset in pieces]
+                if any(holes):
                     os.ftruncate(descriptor, part.size)
-            assert place.owner is not None
-            known = mode if place.plain else -1
-            path = b"/" + join(place.path, part.name)
-            metadata.apply_to_new(descriptor, wanted, place.owner, known, self._losses, path)
+            path = place.path + b"/" + part.name
+            metadata.apply_to_new(descriptor, wanted, place.owner, mode if place.plain else -1, self._losses, path)
         except BaseException:
             with suppress(OSError):
                 os.unlink(part.name, dir_fd=place.descriptor)
@@ -149,7 +147,7 @@ class Worker:
             if part.attributes is not None:
                 if os.fstat(descriptor).st_size != part.size:  # or the call alone would change the time
                     os.ftruncate(descriptor, part.size)
-                path = b"/" + join(place.path, part.name)
+                path = place.path + b"/" + part.name
                 metadata.apply(descriptor, part.attributes, self._losses, path)
         finally:
             os.close(descriptor)
@@ -187,7 +185,7 @@ class Worker:
                 present = _matches(descriptor, candidate)
                 same_size = candidate.size in (-1, os.fstat(descriptor).st_size)
                 if candidate.attributes is not None and same_size and 0 not in present:
-                    path = b"/" + join(place.path, candidate.name)
+                    path = place.path + b"/" + candidate.name
                     metadata.apply(descriptor, candidate.attributes, self._losses, path)
                 found.append((present, same_size))
             except OSError:

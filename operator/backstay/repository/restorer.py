@@ -234,7 +234,7 @@ class Restorer:
                 if choice.descend:
                     self._enter(below, node.subtree or "")
                 stack.append(below)
-            elif choice.take and self._ensure(level):
+            elif choice.take and (level.made or self._ensure(level)):
                 if node.type == "file":
                     self._add_file(level, name, node)
                 else:
@@ -392,14 +392,16 @@ class Restorer:
         self._files += 1
         content = node.content or []
         link: _Link | None = None
-        key = (node.device_id, node.inode, node.size, 0)
+        key: tuple[int, int, int, int] | None = None
         if node.links > 1 and node.inode:
             key = (node.device_id, node.inode, node.size, hash(tuple(content)))
             link = self._links.get(key)
         attributes = self._attributes(node, level, name)
-        status = self._status(level, name)
-        writable = self._privileged or bool(status is not None and status.st_mode & 0o200)
-        action = decide(self._options.overwrite, "file", node.size, attributes.mtime, status, writable)
+        status = None if level.fresh else self._status(level, name)
+        action = Action.MAKE
+        if status is not None:
+            writable = self._privileged or bool(status.st_mode & 0o200)
+            action = decide(self._options.overwrite, "file", node.size, attributes.mtime, status, writable)
         if link is None:
             self._bytes += node.size
         if action is Action.SKIP:
@@ -408,13 +410,13 @@ class Restorer:
                 self._contents.tally.bytes_skipped += node.size
             self._tell(1, 0 if link is not None else node.size)
             return
-        if link is not None:
+        if link is not None and key is not None:
             link.remaining -= 1
             if not link.remaining:
                 del self._links[key]
             self._contents.after(functools.partial(self._make_link, link, level.path, name, status))
             return
-        if node.links > 1 and node.inode:
+        if key is not None:
             self._links[key] = _Link(level.path, name, node.links - 1)
         if action is Action.KEEP:
             assert status is not None

@@ -10,6 +10,7 @@ packs, only what is wanted is fetched, and each blob is opened and proven by its
 from __future__ import annotations
 
 import hashlib
+import mmap
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,8 +35,8 @@ _GAP = 128 << 10  # bytes that are rather fetched for nothing than left out by a
 _WHOLE_SHARE = 0.5  # of a pack that must be wanted for all of it to be fetched
 _WHOLE_LIMIT = 32 << 20  # bytes of a pack that is fetched whole
 _THREADS = 3
-_AHEAD = 3
-_UPLOADS = 2
+_AHEAD = 4
+_UPLOADS = 3
 _BUFFERS = _UPLOADS + 2  # one pack of each kind is being filled
 
 
@@ -47,6 +48,13 @@ class _Range(NamedTuple):
     end: int
     entries: tuple[Entry, ...]
     whole: bool = False
+
+
+class _Fetched(NamedTuple):
+    """The blobs of a range, and the room in which they lie, to be given back; None when it was made for them."""
+
+    blobs: list[_Stored]
+    room: memoryview | None
 
 
 class _Stored(NamedTuple):
@@ -72,9 +80,8 @@ class Repacker:
         self._compress = compress
         self._reader = Reader(store, codec, Index())
         self._open: dict[BlobType, pack.PackBuilder] = {}
-        self._buffers: queue.Queue[bytearray | None] = queue.Queue()
-        for _ in range(_BUFFERS):
-            self._buffers.put(None)  # made when first needed
+        self._buffers = _Memory(_BUFFERS, pack.BUFFER_SIZE)
+        self._rooms = _Memory(_AHEAD + 1, _WHOLE_LIMIT)  # one more for what is being stored
         self._uploads: list[Future[tuple[bytes, bytes]]] = []
         self._unindexed: list[tuple[bytes, bytes]] = []
         self._unindexed_blobs = 0
@@ -90,10 +97,14 @@ class Repacker:
         self._lock.confirm()
         self._uploader = ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload")
         try:
-            for blobs in ordered(self._fetch, _ranges(packs, sizes), threads=_THREADS, ahead=_AHEAD, name="repack"):
+            for blobs, room in ordered(
+                self._fetch, _ranges(packs, sizes), threads=_THREADS, ahead=_AHEAD, name="repack"
+            ):
                 for blob in blobs:
                     self._add(blob)
                 done(sum(len(blob.sealed) for blob in blobs))
+                if room is not None:
+                    self._rooms.give_back(room)
             for kind in list(self._open):
                 self._submit(self._open.pop(kind))
             self._collect(wait=True)
@@ -101,8 +112,10 @@ class Repacker:
         finally:
             self._uploader.shutdown(wait=True, cancel_futures=True)
 
-    def _fetch(self, wanted: _Range) -> list[_Stored]:
-        room = memoryview(bytearray(wanted.end - wanted.start))
+    def _fetch(self, wanted: _Range) -> _Fetched:
+        size = wanted.end - wanted.start
+        whole_room = self._rooms.take() if size <= _WHOLE_LIMIT else None
+        room = memoryview(bytearray(size)) if whole_room is None else whole_room[:size]
         self._reader.fetch_into(wanted.pack, wanted.start, room)
         if wanted.whole:
             self._prove(wanted, room)
@@ -118,7 +131,7 @@ class Repacker:
                 if compress and (entry.type is BlobType.TREE or len(compressed) < len(plain)):
                     sealed, plain_length = self._codec.key.seal(compressed), len(plain)
             blobs.append(_Stored(entry.type, entry.id, sealed, plain_length))
-        return blobs
+        return _Fetched(blobs, whole_room)
 
     def _prove(self, wanted: _Range, stored: memoryview) -> None:
         """That a whole pack is what its name says, and holds the blobs where they are wanted."""
@@ -131,7 +144,7 @@ class Repacker:
     def _add(self, blob: _Stored) -> None:
         length = len(blob.sealed)
         if length > pack.MAX_BLOB:  # the tree of a huge directory: a pack of its own
-            builder = pack.PackBuilder(bytearray(length + 1024), lambda: None)
+            builder = pack.PackBuilder(bytearray(length + 1024))
         else:
             builder = self._open.pop(blob.kind) if blob.kind in self._open else self._begin()
         builder.reserve(blob.kind, blob.id, length, blob.plain_length)[:] = blob.sealed
@@ -141,9 +154,9 @@ class Repacker:
             self._open[blob.kind] = builder
 
     def _begin(self) -> pack.PackBuilder:
-        buffer = self._buffers.get() or bytearray(pack.BUFFER_SIZE)
+        buffer = self._buffers.take()
         self._collect(wait=False)
-        return pack.PackBuilder(buffer, lambda: self._buffers.put(buffer))
+        return pack.PackBuilder(buffer, lambda: self._buffers.give_back(buffer))
 
     def _submit(self, builder: pack.PackBuilder) -> None:
         self._uploads.append(self._uploader.submit(self._upload, builder))
@@ -181,6 +194,24 @@ class Repacker:
         self._unindexed = []
         self._unindexed_blobs = 0
         self._indexed_at = time.monotonic()
+
+
+class _Memory:
+    """So many pieces of memory, used again and again: taking new pages costs as much as hashing what is put there."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self._size = size
+        self._pieces: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        for _ in range(count):
+            self._pieces.put(None)  # made when first needed
+
+    def take(self) -> memoryview:
+        """A piece with anything in it; waits until there is one."""
+        piece = self._pieces.get()
+        return memoryview(mmap.mmap(-1, self._size)) if piece is None else piece
+
+    def give_back(self, piece: memoryview) -> None:
+        self._pieces.put(piece)
 
 
 def put_index(store: Store, codec: Codec, packs: Iterable[tuple[bytes, Iterable[Entry]]]) -> str:

@@ -103,8 +103,8 @@ def test_everything_odd_comes_back_whoever_stored_and_whoever_restores(
     assert len(wanted) > 100
     for restored in ("ours by us", "ours by restic", "theirs by us"):
         assert describe(tmp_path / restored) == wanted, restored
-    for restored in ("ours by us", "theirs by us"):
-        assert allocated(tmp_path / restored / "sparse") < MIB
+        # restic leaves holes only for zeros at a blob's ends.
+        assert allocated(tmp_path / restored / "sparse") < (8 if restored == "ours by restic" else 1) * MIB
     assert different_nodes(repository, odd.snapshot.tree, odd.theirs) == []
 
 
@@ -341,7 +341,8 @@ def test_a_socket_is_left_out_and_told(
         _, archive = store(repository, source)
 
     assert paths(repository, archive.tree) == ["file"]
-    assert told(archive)["/socket"].startswith("a socket")
+    assert [note.path for note in archive.notes] == ["/socket"]
+    assert told(archive) == {}
     assert paths(repository, stored_by_restic(repository, referee, source)) == ["file"]
 
 

@@ -86,7 +86,7 @@ def _back_up_one(
         tell(volume.claim, Progress(at.files, at.bytes, None, max(total, at.bytes) if total else None))
 
     archive = writer.backup(volume.path, name=volume.claim, progress=progress, parent=parent, crew=crew)
-    for warning in archive.warnings:
+    for warning in (*archive.notes, *archive.warnings):
         log(f"volume {volume.claim}: {warning.path}: {warning.message}")
     tags = [*order.tags, CLAIM_TAG + volume.claim_uid]
     if archive.warning_count:

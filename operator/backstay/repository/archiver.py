@@ -80,6 +80,7 @@ class _Figures:
     dirs_unmodified: int = 0
     warnings: list[Warning] = field(default_factory=list)
     warning_count: int = 0
+    notes: list[Warning] = field(default_factory=list)
 
 
 class Archiver:
@@ -146,6 +147,7 @@ class Archiver:
             dirs=done.dirs,
             bytes=done.size,
             added_bytes=writer.added_bytes - added,
+            notes=tuple(done.notes),
             warnings=tuple(done.warnings),
             warning_count=done.warning_count,
             changed_while_read=done.changed_while_read,
@@ -233,6 +235,8 @@ class Archiver:
             figures.dirs_new += not done.had_parent
         for path, message in done.warnings[: WARNINGS - len(figures.warnings)]:
             figures.warnings.append(Warning(path.decode("utf-8", "replace"), message))
+        for path, message in done.notes[: WARNINGS - len(figures.notes)]:
+            figures.notes.append(Warning(path.decode("utf-8", "replace"), message))
 
     def _run_here(self, scanner: Scanner) -> None:
         while self._tasks:

@@ -16,6 +16,7 @@ MIN_SIZE = 512 << 10  # bytes; a file up to this size is one blob
 AVERAGE_SIZE = 1 << 20
 MAX_SIZE = 8 << 20
 BUFFER_SIZE = 2 * MAX_SIZE
+SPARSE_MARK = 512 << 10  # bytes of zeros in one blob by which restic knows a sparse file
 
 
 def seed(key: Key) -> int:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from backstay.repository import tree
 from backstay.repository.blob import BlobType
+from backstay.repository.chunker import SPARSE_MARK
 from backstay.repository.crypto import OVERHEAD
 from backstay.repository.errors import Corrupted, SourceError, UnsafeName
 from backstay.repository.image_restorer import ImageRestoration, ImageRestorer
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 BLOB_SIZES = (1 * MIB, 2 * MIB, 4 * MIB, 8 * MIB)
-SPARSE_MARK = 512 << 10  # bytes of the zeros by which restic knows a sparse file
 BLOBS = 1 << 16  # from which on the next blob size is chosen
 MAX_BLOBS = 1 << 21  # in one image: 16 TiB
 WORKERS = 3  # each holds a blob, and what it compresses to

@@ -212,7 +212,7 @@ def _columns(blobs: list[_BlobJSON], name: str) -> tuple[list[BlobType], bytes, 
         raise malformed(f"{name} decrypts but is no index document", error) from error
     except struct.error:
         places = b""
-    if len(places) != 12 * len(kinds) or any(len(blob.id) != 2 * _ID for blob in blobs):
+    if len(places) != 12 * len(kinds) or len(ids) != _ID * len(kinds) or any(len(blob.id) != 2 * _ID for blob in blobs):
         raise Corrupted(f"{name} decrypts but places a blob where none can be")
     return kinds, ids, places, max((blob.offset + blob.length for blob in blobs), default=0)
 

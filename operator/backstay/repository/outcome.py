@@ -28,7 +28,8 @@ class Archive:
     """What a backup of one directory made.
 
     `tree`: hexadecimal id of the root's tree. `added_bytes`: bytes newly stored, compressed. `warnings` holds the first
-    few; `warning_count` is exact. `changed_while_read`: files whose content may be of no single moment.
+    few; `warning_count` is exact. `notes`: the first few things that were left out as they should be.
+    `changed_while_read`: files whose content may be of no single moment.
     """
 
     tree: str
@@ -36,6 +37,7 @@ class Archive:
     dirs: int
     bytes: int
     added_bytes: int
+    notes: tuple[Warning, ...] = ()
     warnings: tuple[Warning, ...] = ()
     warning_count: int = 0
     changed_while_read: int = 0

@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from backstay.repository import pack
 from backstay.repository.blob import BlobType
-from backstay.repository.errors import ObjectNotFound, RepositoryLocked
+from backstay.repository.errors import Corrupted, ObjectNotFound, RepositoryLocked
 from backstay.repository.index import Entry
 from backstay.repository.lock import Lock
 from backstay.repository.outcome import Progress
@@ -45,7 +45,8 @@ class PruneReport:
     `before` and `after` count what the indexes name. `used_bytes`: what the snapshots need. `unused_bytes`: what stays
     wasted in packs that are kept. `repacked`: blobs that were stored again, and out of which packs. `removed`: packs
     that were deleted. `pending`: packs that no index names any more and that a later run deletes, from `pending_until`
-    (UTC) on the first of them.
+    (UTC) on the first of them. `retained_bytes`: deleted, but kept by S3 Object Lock until `retained_until` (UTC) at
+    the latest; those whose time is over were freed.
     """
 
     snapshots: int = 0
@@ -65,6 +66,8 @@ class PruneReport:
     pending_packs: int = 0
     pending_bytes: int = 0
     pending_until: datetime | None = None
+    retained_bytes: int = 0
+    retained_until: datetime | None = None
     dry_run: bool = False
 
 
@@ -92,12 +95,29 @@ def prune(
     for _ in range(_ATTEMPTS):
         run = _Run(repository, options, now, without, progress, on_wait)
         try:
-            return run.run()
+            return _release(repository, run.run(), options, now)
         except _Changed:
             continue
         finally:
             repository.forget_index()
     raise RepositoryLocked("pruning: somebody else changed the indexes each time we had read them; try again later")
+
+
+def _release(repository: Repository, report: PruneReport, options: PruneOptions, now: datetime) -> PruneReport:
+    """Under S3 Object Lock: keep what is needed for longer, and free what was deleted and has been kept long enough.
+
+    A deletion only hides an object there, and may be of any age and by anybody; so what is hidden is looked for.
+    """
+    store = repository.store
+    if options.dry_run or getattr(store, "retention", None) is None:
+        return report
+    from backstay.repository.prolong import extend_retention
+    from backstay.repository.s3 import S3Store
+
+    assert isinstance(store, S3Store)
+    extend_retention(repository, now, holder=options.holder, wait=options.wait)
+    done = store.sweep(now)
+    return replace(report, retained_bytes=done.retained_bytes, retained_until=done.until)
 
 
 class _Run:
@@ -130,7 +150,11 @@ class _Run:
 
     def run(self) -> PruneReport:
         with self._lock(exclusive=False) as lock:
-            self._observe()
+            try:
+                self._observe()
+            except Corrupted:
+                lock.confirm()  # what is missing may only be so because somebody is removing things
+                raise
             lock.confirm()
             plan = decide(self._states, self._options)
             if self._options.dry_run:

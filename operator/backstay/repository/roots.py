@@ -237,7 +237,10 @@ class Saver:
         exclude = _Below(self.exclude, place.rstrip(b"/")) if self.exclude is not None else None
         made = self.archive(os.fsdecode(path), parent=parent, progress=told, exclude=exclude)
         shown = _shown(place).rstrip("/")
-        self._count(replace(made, warnings=tuple(Warning(shown + told.path, told.message) for told in made.warnings)))
+        warnings, notes = (
+            tuple(Warning(shown + told.path, told.message) for told in list_) for list_ in (made.warnings, made.notes)
+        )
+        self._count(replace(made, warnings=warnings, notes=notes))
         return made.tree
 
     def _image(self, name: str, path: bytes, before: Node | None) -> Node:
@@ -330,7 +333,8 @@ def combine(a: Archive, b: Archive) -> Archive:
     summed: dict[str, Any] = {
         each.name: getattr(a, each.name) + getattr(b, each.name) for each in fields(Archive) if each.name != "tree"
     }
-    summed["warnings"] = summed["warnings"][:WARNINGS]
+    for name in ("warnings", "notes"):
+        summed[name] = summed[name][:WARNINGS]
     return Archive(tree="", **summed)
 
 

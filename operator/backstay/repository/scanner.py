@@ -29,7 +29,7 @@ import msgspec
 
 from backstay.repository import rfc3339, tree
 from backstay.repository.blob import BlobType, Codec, TreeStream
-from backstay.repository.chunker import MIN_SIZE, Chunker
+from backstay.repository.chunker import MIN_SIZE, SPARSE_MARK, Chunker
 from backstay.repository.errors import Corrupted
 from backstay.repository.metadata import SELINUX
 from backstay.repository.parent import ParentTree
@@ -129,6 +129,7 @@ class Done(msgspec.Struct, tag=True, array_like=True, kw_only=True):
     had_parent: bool = False
     warnings: list[tuple[bytes, str]] = []
     warning_count: int = 0
+    notes: list[tuple[bytes, str]] = []
 
 
 class Scanner:
@@ -160,7 +161,7 @@ class Scanner:
         self._modes: dict[int, str] = {}
         self._file_bits: dict[int, int] = {}  # Go's mode of a file's mode
         self._seconds: dict[str, int] = {}  # ns of the first 19 characters of a time
-        self._done = Done(warnings=[])
+        self._done = Done(warnings=[], notes=[])
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -172,7 +173,7 @@ class Scanner:
     def run(self, task: Task) -> Below | Done:
         """Store a directory, or name the subdirectories that must be stored first."""
         self._earlier = (self._earlier[0] + self._done.files, self._earlier[1] + self._done.size)
-        self._done = Done(warnings=[])
+        self._done = Done(warnings=[], notes=[])
         self._path = task.path
         try:
             descriptor = self._open(task.path)
@@ -457,7 +458,8 @@ class Scanner:
             elif kind == stat.S_IFDIR:
                 self._nodes[position] = self._directory(name, status, subtrees)
             elif kind == stat.S_IFSOCK:
-                self._warn(name, "a socket, which cannot be stored; its server makes it anew")
+                if len(self._done.notes) < WARNINGS:
+                    self._done.notes.append((self._whole(name), "a socket is not stored; its server makes it anew"))
             else:
                 self._nodes[position] = self._special(name, status)
         except OSError as error:
@@ -608,8 +610,13 @@ class Scanner:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         ids: list[str] = []
         size = 0
+        sparse = False
         for chunk in self._chunker.cut(lambda room: os.readv(descriptor, [room])):
-            ids.append(self._sink.save(BlobType.DATA, [chunk])[0].hex())
+            contents = [chunk]
+            if not sparse and len(chunk) > SPARSE_MARK and not any(chunk[:64]) and chunk.count(0) == len(chunk):
+                contents = [chunk[:SPARSE_MARK], chunk[SPARSE_MARK:]]  # restic makes holes where it finds this
+                sparse = True
+            ids += [blob_id.hex() for blob_id in self._sink.save(BlobType.DATA, contents)]
             size += len(chunk)
             self._done.size += len(chunk)
             self._progress()

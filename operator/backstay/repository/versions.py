@@ -52,7 +52,8 @@ def _all(store: S3Store, prefix: str) -> Iterator[Version]:
 
     def page_after(following: dict[str, str]) -> dict[str, Any]:
         return store.connection.do(
-            f"listing versions of {prefix or 'objects'} in", lambda s3: s3.list_object_versions(**place, **following, MaxKeys=PAGE)
+            f"listing versions of {prefix or 'objects'} in",
+            lambda s3: s3.list_object_versions(**place, **following, MaxKeys=PAGE),
         )
 
     following: dict[str, str] = {}

@@ -116,13 +116,15 @@ def test_a_tree_deeper_than_pythons_stack_is_stored_and_restored(repository: Rep
         os.mkdir(path)
         path += "/d"
 
-    with repository.writer() as writer:
-        archive = writer.backup(str(source))
-    restored = repository.restore(archive.tree, str(target))
+    try:
+        with repository.writer() as writer:
+            archive = writer.backup(str(source))
+        restored = repository.restore(archive.tree, str(target))
+    finally:
+        subprocess.run(["rm", "-rf", str(source), str(target)], check=True)  # shutil's way of doing it recurses
 
     assert archive.dirs == 1501
     assert restored.dirs == 1500
-    subprocess.run(["rm", "-rf", str(source), str(target)], check=True)  # shutil's way of doing it recurses
 
 
 def test_the_parent_saves_reading(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

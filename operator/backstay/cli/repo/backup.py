@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from backstay.repository.snapshot import Snapshot
     from backstay.repository.writer import Writer
 
-_NOTE = "a socket, "  # a warning that begins so is of something that no backup could hold
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -224,14 +222,12 @@ class _Run:
             snapshot_id = ""
             if not plan.dry_run and not (plan.skip_if_unchanged and same):
                 snapshot_id = writer.commit(snapshot)
+        for note in archive.notes:
+            output.detail(f"{note.path}: {note.message}")
         for warning in archive.warnings:
-            if warning.message.startswith(_NOTE):
-                output.detail(f"{warning.path}: {warning.message}")
-            else:
-                output.warn(warning.message, warning.path, "archival")
+            output.warn(warning.message, warning.path, "archival")
         self._tell(archive, snapshot, snapshot_id)
-        notes = sum(warning.message.startswith(_NOTE) for warning in archive.warnings)
-        lacking = archive.warning_count - notes + missing
+        lacking = archive.warning_count + missing
         if lacking:
             raise Incomplete(f"{lacking} of the source's entries could not be stored as they are; see the warnings")
 

@@ -7,7 +7,6 @@ cannot be finished is removed again.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 from contextlib import suppress
@@ -30,14 +29,12 @@ def work(channel: Channel, crew: Crew, setup: bytes) -> None:
     """Carry out orders from the channel until an empty one comes."""
     settings = restore_orders.decode_setup(setup)
     worker = Worker(Codec(Key(settings.encrypt, settings.mac_k, settings.mac_r)), settings)
-    gc.disable()  # there are no cycles in what an order makes, and a job ends with its process or the line below
     try:
         while message := channel.receive():
             order = restore_orders.decode_order(message)
             room = crew.slot(order.slot) if isinstance(order, Write) else memoryview(b"")
             channel.send(restore_orders.encode(worker.carry_out(order, room)))
     finally:
-        gc.enable()
         worker.close()
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import gc
 import os
 import stat
 import threading
@@ -132,6 +133,13 @@ class Restorer:
 
     def run(self, tree_id: str, root: Node | None) -> Restoration:
         """Restore. `root`: the node that the target itself stands for. See Repository.restore."""
+        gc.freeze()  # or all that the program ever loaded is looked through again for each few thousand files
+        try:
+            return self._run(tree_id, root)
+        finally:
+            gc.unfreeze()
+
+    def _run(self, tree_id: str, root: Node | None) -> Restoration:
         top = self._open_target()
         flow: Flow | None = None
         options = self._options

@@ -123,7 +123,7 @@ class Comparison:
 
     def _pairs(self, before: str, after: str) -> Iterator[tuple[Node | None, Node | None]]:
         """The nodes of two trees by name; a side that lacks a name has None."""
-        left, right = iter(self._repository.read_tree(before)), iter(self._repository.read_tree(after))
+        left, right = self._repository.nodes(before), self._repository.nodes(after)
         old, new = next(left, None), next(right, None)
         while old is not None or new is not None:
             if new is None or (old is not None and name_bytes(old.name) < name_bytes(new.name)):

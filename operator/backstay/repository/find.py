@@ -43,7 +43,7 @@ def walk(
 
     `path`: where the tree itself lies, without a slash at its end. `enter`: whether to descend into a directory.
     """
-    stack = [(path, tree_id, iter(repository.read_tree(tree_id)))]
+    stack = [(path, tree_id, repository.nodes(tree_id))]
     while stack:
         above, holder, nodes = stack[-1]
         node = next(nodes, None)
@@ -53,7 +53,7 @@ def walk(
         found = Found(f"{above}/{node.name}", node, holder)
         yield found
         if node.type == "dir" and (enter is None or enter(found)):
-            stack.append((found.path, node.subtree, iter(repository.read_tree(node.subtree))))
+            stack.append((found.path, node.subtree, repository.nodes(node.subtree)))
 
 
 def subtree(repository: Repository, tree_id: str, path: str) -> str:

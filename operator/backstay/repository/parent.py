@@ -5,27 +5,18 @@ Both are in the order of the names' bytes, so one pass is enough. A huge directo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
-import msgspec
-
 from backstay.repository import tree
-from backstay.repository.malformed import MALFORMED, malformed
 from backstay.repository.tree import NodeJSON
-
-_OPENING = b'{"nodes":['
-_BOUNDARY = re.compile(rb'\},\{"name":"(?:[^"\\]|\\.)*","type":')  # an attribute has a name too, but no type
-_decoder = msgspec.json.Decoder(list[NodeJSON])
 
 
 class ParentTree:
     """A tree's nodes, from the first to the last. `all_taken`: no node so far was passed over."""
 
-    def __init__(self, pieces: Iterator[bytes], what: str) -> None:
-        """`pieces`: the tree's JSON, proven already. Raises Corrupted, naming `what`, when it is none."""
-        self._what = what
-        self._batches = _batches(pieces)
+    def __init__(self, pieces: Iterator[bytes], tree_id: str) -> None:
+        """`pieces`: the tree's JSON, proven already. Raises Corrupted, naming the tree, when it is none."""
+        self._batches = tree.batches(pieces, tree_id)
         self._nodes: list[NodeJSON] = []
         self._at = 0
         self.all_taken = True
@@ -34,10 +25,7 @@ class ParentTree:
     def _following(self) -> NodeJSON | None:
         """The next node; it stays the next one."""
         while self._at == len(self._nodes):
-            try:
-                batch = next(self._batches, None)
-            except MALFORMED as error:
-                raise malformed(f"{self._what} decrypts but is no tree document", error) from error
+            batch = next(self._batches, None)
             if batch is None:
                 return None
             self._nodes, self._at = batch, 0
@@ -88,27 +76,3 @@ def _raw(quoted: str) -> bytes:
         return tree.name_bytes(tree.unquote(quoted))
     except ValueError:
         return b"\xff"  # no name of ours: after all others
-
-
-def _batches(pieces: Iterator[bytes]) -> Iterator[list[NodeJSON]]:
-    rest = next(pieces, b"")
-    if not rest.startswith(_OPENING):
-        yield tree.decode_raw(rest + b"".join(pieces), "of the parent")
-        return
-    rest = rest[len(_OPENING) :]
-    for piece in pieces:
-        rest += piece
-        end = _last_boundary(rest)
-        if end:
-            yield _decoder.decode(b"[" + rest[:end] + b"]")
-            rest = rest[end + 1 :]
-    yield _decoder.decode(b"[" + rest.rstrip().removesuffix(b"]}") + b"]")
-
-
-def _last_boundary(text: bytes) -> int:
-    """Where the last node but one ends, 0 when there is only one."""
-    at = len(text)
-    while (at := text.rfind(b'},{"name":"', 0, at)) > 0:
-        if _BOUNDARY.match(text, at):
-            return at + 1
-    return 0

@@ -6,11 +6,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-from backstay.repository import pack
+from backstay.repository import pack, tree
 from backstay.repository.blob import BlobType, Codec
 from backstay.repository.errors import Corrupted, ObjectNotFound
 from backstay.repository.index import Index, Location
 from backstay.repository.store import Store
+from backstay.repository.tree import Node
 
 WINDOW = 1 << 20  # bytes of a tree pack that are fetched at once: neighbours are wanted next
 _WINDOWS = 16  # windows kept
@@ -72,13 +73,19 @@ class Reader:
 
     def open(self, sealed: bytes | memoryview, kind: BlobType, blob_id: bytes, location: Location) -> bytes:
         """A blob's content out of its stored form, proven."""
-        what = f"{kind.name.lower()} blob {blob_id.hex()} in pack {location.pack.hex()}"
+        what = _what(kind, blob_id, location)
         return self._codec.open_blob(sealed, location.plain_length, blob_id, what)
 
     def tree(self, tree_id: bytes) -> bytes:
         """A tree blob's content."""
         sealed, location = self.sealed_tree(tree_id)
         return self.open(sealed, BlobType.TREE, tree_id, location)
+
+    def nodes(self, tree_id: bytes) -> Iterator[Node]:
+        """The nodes of a tree, which is proven before the first comes; few are held at a time."""
+        sealed, location = self.sealed_tree(tree_id)
+        what = _what(BlobType.TREE, tree_id, location)
+        return tree.stream(self._codec.open_stream(sealed, location.plain_length, tree_id, what), tree_id.hex())
 
     def sealed_tree(self, tree_id: bytes) -> tuple[bytes, Location]:
         """A tree blob as it is stored. What lies around it is kept for a while, since a walk wants it next."""
@@ -119,3 +126,7 @@ class Reader:
                 sealed = fetched[start : start + location.length]
                 yield self.open(sealed, BlobType.DATA, ids[position], location)
                 position += 1
+
+
+def _what(kind: BlobType, blob_id: bytes, location: Location) -> str:
+    return f"{kind.name.lower()} blob {blob_id.hex()} in pack {location.pack.hex()}"

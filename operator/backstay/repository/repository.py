@@ -178,6 +178,10 @@ class Repository:
         """The nodes of a tree, verified."""
         return tree.decode(self.ready().tree(parse_id(tree_id, "the request")), tree_id)
 
+    def nodes(self, tree_id: str) -> Iterator[Node]:
+        """The nodes of a tree, verified, few of them in memory at a time."""
+        return self.ready().nodes(parse_id(tree_id, "the request"))
+
     def find(self, tree_id: str, path: str) -> Node:
         """The node at `path` below a tree. Raises NodeNotFound."""
         parts = [part for part in path.split("/") if part]
@@ -188,9 +192,9 @@ class Repository:
             if node is not None:
                 if node.type != "dir":
                     raise NodeNotFound(f"looking for {path!r} in tree {tree_id}: {node.name!r} is no directory")
-                nodes = self.read_tree(node.subtree)
+                nodes = self.nodes(node.subtree)
             else:
-                nodes = self.read_tree(tree_id)
+                nodes = self.nodes(tree_id)
             node = next((found for found in nodes if found.name == part), None)
             if node is None:
                 raise NodeNotFound(f"looking for {path!r} in tree {tree_id}: there is no {part!r}")
@@ -204,7 +208,7 @@ class Repository:
 
     def walk(self, tree_id: str) -> Iterator[tuple[str, Node]]:
         """Every node below a tree with its path, parents before children, in tree order."""
-        stack = [("", iter(self.read_tree(tree_id)))]
+        stack = [("", self.nodes(tree_id))]
         while stack:
             path, nodes = stack[-1]
             node = next(nodes, None)
@@ -214,7 +218,7 @@ class Repository:
             below = f"{path}/{node.name}" if path else node.name
             yield below, node
             if node.type == "dir":
-                stack.append((below, iter(self.read_tree(node.subtree))))
+                stack.append((below, self.nodes(node.subtree)))
 
     def restore(
         self,

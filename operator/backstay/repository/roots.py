@@ -181,7 +181,7 @@ class Saver:
             return None
         try:
             wanted = tree.name_text(name)
-            return next((node for node in self.repository.read_tree(tree_id) if node.name == wanted), None)
+            return next((node for node in self.repository.nodes(tree_id) if node.name == wanted), None)
         except RepositoryError as error:
             self._warn(name, f"the parent cannot be used here, so all is read again: {error}")
             return None

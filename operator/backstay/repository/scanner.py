@@ -295,7 +295,7 @@ class Scanner:
         what = f"tree {task.before_id.hex()}"
         try:
             pieces = self._codec.open_stream(task.before, task.before_length, task.before_id, what)
-            return ParentTree(pieces, what)
+            return ParentTree(pieces, task.before_id.hex())
         except Corrupted as error:
             self._warn("", f"the parent cannot be used here, so all is read again: {error}")
             return None

@@ -14,7 +14,7 @@ import base64
 import itertools
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -355,3 +355,48 @@ def decode(data: bytes, tree_id: str) -> list[Node]:
         return [to_node(raw) for raw in decode_raw(data, tree_id)]
     except MALFORMED as error:
         raise malformed(f"tree {tree_id} holds a node that cannot be read", error) from error
+
+
+# --- the trees of huge directories ------------------------------------------------------------------------------------
+
+_OPENING = b'{"nodes":['
+_BOUNDARY = re.compile(rb'\},\{"name":"(?:[^"\\]|\\.)*","type":')  # an attribute has a name too, but no type
+_list_decoder = msgspec.json.Decoder(list[NodeJSON])
+
+
+def batches(pieces: Iterator[bytes], tree_id: str) -> Iterator[list[NodeJSON]]:
+    """The nodes of a tree blob that comes in pieces, of which few are held at a time. Raises Corrupted."""
+    rest = next(pieces, b"")
+    if not rest.startswith(_OPENING):
+        yield decode_raw(rest + b"".join(pieces), tree_id)
+        return
+    rest = rest[len(_OPENING) :]
+    try:
+        for piece in pieces:
+            rest += piece
+            end = _last_boundary(rest)
+            if end:
+                yield _list_decoder.decode(b"[" + rest[:end] + b"]")
+                rest = rest[end + 1 :]
+        yield _list_decoder.decode(b"[" + rest.rstrip().removesuffix(b"]}") + b"]")
+    except MALFORMED as error:
+        raise malformed(f"tree {tree_id} decrypts but is no tree document", error) from error
+
+
+def _last_boundary(text: bytes) -> int:
+    """Where the last node but one ends, 0 when there is only one."""
+    at = len(text)
+    while (at := text.rfind(b'},{"name":"', 0, at)) > 0:
+        if _BOUNDARY.match(text, at):
+            return at + 1
+    return 0
+
+
+def stream(pieces: Iterator[bytes], tree_id: str) -> Iterator[Node]:
+    """As `decode`, for a tree blob that comes in pieces."""
+    for batch in batches(pieces, tree_id):
+        try:
+            nodes = [to_node(raw) for raw in batch]
+        except MALFORMED as error:
+            raise malformed(f"tree {tree_id} holds a node that cannot be read", error) from error
+        yield from nodes

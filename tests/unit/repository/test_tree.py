@@ -132,3 +132,22 @@ def test_the_encoding_is_gos_for_restics_node() -> None:
 def test_modes_are_gos(mode: int, go: int) -> None:
     assert tree.go_mode(mode) == go
     assert tree.unix_mode(go) == stat.S_IMODE(mode)
+
+
+def test_a_huge_tree_is_read_in_pieces_that_end_anywhere() -> None:
+    xattrs = (("user.a", b"1"), ('user."},{', b"2"))
+    nodes = [
+        Node(name=f'{number:04d}"\\é\udc80', type="file", content=(f"{number:064x}",), size=1, xattrs=xattrs)
+        for number in range(300)
+    ]
+    whole = tree.encode(nodes)
+
+    for size in (1, 7, 1000, len(whole)):
+        pieces = iter([whole[at : at + size] for at in range(0, len(whole), size)])
+        assert list(tree.stream(pieces, "t")) == nodes
+
+
+@pytest.mark.parametrize("damage", [b'{"nodes":[}', b'{"nodes":[{"name":1}]}', b'{"nodes":[{"name":"a"', b"[]", b""])
+def test_what_is_no_tree_is_told_also_when_it_comes_in_pieces(damage: bytes) -> None:
+    with pytest.raises(Corrupted, match="tree t "):
+        list(tree.stream(iter([damage[:5], damage[5:]]), "t"))

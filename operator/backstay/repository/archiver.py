@@ -109,6 +109,7 @@ class Archiver:
         exclude: Exclude | None,
         *,
         one_file_system: bool,
+        device_number: int,
     ) -> Archive:
         """Walk `path`. See Writer.backup."""
         writer = self._writer
@@ -120,13 +121,13 @@ class Archiver:
             if not stat.S_ISDIR(status.st_mode):
                 raise SourceError(f"reading {path}: it is not a directory")
             before = self._parent_tree(parent, name)
-            settings = Settings(root, status.st_dev, self._parent_time(parent), one_file_system, exclude)
+            settings = Settings(root, status.st_dev, device_number, self._parent_time(parent), one_file_system, exclude)
             scanner = Scanner(settings, writer, self._codec, lambda: Chunker(self._seed), self._tell)
         except OSError as error:
             raise SourceError(f"reading {path}: {error.strerror}; check the mount and the mover's user") from error
         try:
             scanner.prove_readable()
-            self._tasks.append(_Open(b"", None, before, status.st_dev, 1))
+            self._tasks.append(_Open(b"", None, before, status.st_dev, device_number))
             if crew is not None and crew.usable:
                 self._run_crew(crew, settings)
             else:

@@ -21,6 +21,7 @@ from backstay.repository.blob import BlobType
 from backstay.repository.errors import RepositoryError, SourceError
 from backstay.repository.metadata import SELINUX
 from backstay.repository.outcome import Archive, Progress, Warning
+from backstay.repository.scanner import device_number
 from backstay.repository.snapshot import Snapshot
 from backstay.repository.tree import Node
 
@@ -143,6 +144,7 @@ class Saver:
     exclude: Exclude | None = None
     progress: Callable[[Progress], None] | None = None
     total: Archive = field(default_factory=lambda: Archive("", 0, 0, 0, 0))
+    _devices: dict[int, int] = field(default_factory=dict)
 
     def save(self, root: Root) -> Archive:
         """Store everything; what it came to, with the id of the whole tree."""
@@ -191,6 +193,7 @@ class Saver:
         try:
             # A directory on the way may be a link; what lies behind it was asked for by this path.
             status = os.stat(path) if not root.source else os.lstat(path)
+            self._device_number(status, path)
             if stat.S_ISDIR(status.st_mode):
                 if self._left_out(root, path, is_dir=True):
                     return None
@@ -235,13 +238,24 @@ class Saver:
                 self.progress(Progress(base.files + at.files, base.bytes + at.bytes, total_files, total_bytes))
 
         exclude = _Below(self.exclude, place.rstrip(b"/")) if self.exclude is not None else None
-        made = self.archive(os.fsdecode(path), parent=parent, progress=told, exclude=exclude)
+        made = self.archive(
+            os.fsdecode(path),
+            parent=parent,
+            progress=told,
+            exclude=exclude,
+            device_number=self._device_number(os.stat(path), path),
+        )
         shown = _shown(place).rstrip("/")
         warnings, notes = (
             tuple(Warning(shown + told.path, told.message) for told in list_) for list_ in (made.warnings, made.notes)
         )
         self._count(replace(made, warnings=warnings, notes=notes))
         return made.tree
+
+    def _device_number(self, status: os.stat_result, path: bytes) -> int:
+        """1 for the first file system of the snapshot, and for others a number from where they were met."""
+        other = device_number(os.path.abspath(path)) if self._devices else 1
+        return self._devices.setdefault(status.st_dev, other)
 
     def _image(self, name: str, path: bytes, before: Node | None) -> Node:
         assert self.image is not None
@@ -301,7 +315,7 @@ class Saver:
             uid=status.st_uid,
             gid=status.st_gid,
             inode=status.st_ino,
-            device_id=status.st_dev if linked else 0,
+            device_id=self._devices[status.st_dev] if linked else 0,
             links=status.st_nlink if kind not in (stat.S_IFDIR, stat.S_IFIFO) else 0,
             linktarget=tree.name_text(os.readlink(place)) if isinstance(place, bytes) and kind == stat.S_IFLNK else "",
             device=status.st_rdev if kind in (stat.S_IFBLK, stat.S_IFCHR) else 0,

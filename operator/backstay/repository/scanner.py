@@ -72,11 +72,13 @@ class Settings:
     """What holds for a whole walk.
 
     `parent_time`: ns; files with later times are read. `exclude`: says of a path (from the root, with a leading slash)
-    and whether it is a directory if it is left out. `device`: number of the root's file system.
+    and whether it is a directory if it is left out. `device`: the root's file system, as the kernel numbers it, and
+    `device_number` as we do.
     """
 
     root: bytes
     device: int
+    device_number: int = 1
     parent_time: int = 0
     one_file_system: bool = False
     exclude: Exclude | None = None
@@ -546,7 +548,8 @@ class Scanner:
 
     def root_node(self, name: str, subtree: str) -> str:
         """The node of the root, named `name`."""
-        self._device, self._device_number, self._path = self._settings.device, 1, b""
+        settings = self._settings
+        self._device, self._device_number, self._path = settings.device, settings.device_number, b""
         return self._directory_node(name, os.fstat(self._root), self._root, subtree)
 
     def _directory_node(self, name: str, status: os.stat_result, place: int | bytes, subtree: str) -> str:

@@ -383,6 +383,7 @@ class Writer:
         crew: Crew | None = None,
         exclude: Exclude | None = None,
         one_file_system: bool = False,
+        device_number: int = 1,
     ) -> Archive:
         """Store the directory `path`; nothing refers to it until a snapshot is committed.
 
@@ -390,7 +391,10 @@ class Writer:
         that its mode, owner and times are kept too. `parent`: an earlier snapshot of the same, made with the same
         `name`; files that did not change since are not read again. `crew`: processes that share the work. `exclude` is
         asked with each path below the root, a slash in front, and whether it is a directory; `one_file_system`: what is
-        mounted below is left out. Raises SourceError when `path` cannot be read.
+        mounted below is left out. `device_number`: tells hard links on the root's file system from those on others that
+        the same snapshot holds. Raises SourceError when `path` cannot be read.
         """
         archiver = Archiver(self, self._reader, self._codec, self._seed, progress)
-        return archiver.run(path, name, parent, crew, exclude, one_file_system=one_file_system)
+        return archiver.run(
+            path, name, parent, crew, exclude, one_file_system=one_file_system, device_number=device_number
+        )

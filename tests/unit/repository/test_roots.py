@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from backstay.repository import Repository
 from backstay.repository.errors import SourceError
-from backstay.repository.roots import Root, plan
+from backstay.repository.roots import Root, Saver, plan
+from tests.unit.repository.memory_store import MemoryStore
 
 
 def leaves(root: Root, at: str = "") -> dict[str, str]:
@@ -59,3 +63,27 @@ def test_a_path_named_twice_is_there_once(here: Path) -> None:
 def test_a_directory_that_must_be_listed_and_cannot_is_told(here: Path) -> None:
     with pytest.raises(SourceError, match="gone"):
         plan(["gone", "gone/further"])
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a second file system")
+def test_hard_links_of_two_file_systems_are_told_apart_and_those_of_one_are_not(tmp_path: Path) -> None:
+    repository = Repository.init(MemoryStore(), "p")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        here, there = tmp_path / "here", Path(name)
+        for directory in (here / "a", here / "b"):
+            directory.mkdir(parents=True)
+        (here / "a" / "file").write_bytes(b"h")
+        os.link(here / "a" / "file", here / "b" / "file")
+        (there / "file").write_bytes(b"t")
+        os.link(there / "file", there / "again")
+
+        with repository.writer() as writer:
+            saver = Saver(repository, writer, writer.backup)
+            archive = saver.save(plan([str(here / "a"), str(here / "b"), str(there), str(here / "a" / "file")]))
+
+    numbers: dict[str, set[int]] = {}
+    for path, node in repository.walk(archive.tree):
+        if node.type == "file":
+            numbers.setdefault("there" if name[1:] in path else "here", set()).add(node.device_id)
+    assert len(numbers["here"]) == len(numbers["there"]) == 1
+    assert numbers["here"] != numbers["there"]

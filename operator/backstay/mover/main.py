@@ -7,6 +7,7 @@ names in an index what it has uploaded, so that the next attempt goes on there, 
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 import sys
@@ -34,6 +35,7 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 def main() -> int:
     """Entry point of `backstay-mover`; the process's exit code."""
     report = Report()
+    gc.disable()  # what the start makes is there to stay, so looking for cycles in it is time lost
     try:
         signal.signal(signal.SIGTERM, _terminate)
         result, code = _run(os.environ, report)
@@ -94,6 +96,8 @@ def _carry_out(environment: Mapping[str, str], report: Report) -> list[dict[str,
         # Keys are read anew when the server refuses them: the kubelet brings a Secret's changes into the pod.
         keys = functools.partial(credentials.s3_keys, environment) if secrets.s3 else None
         repository = Repository.open(S3Store(location, keys, secrets.ca_file), secrets.password)
+        gc.freeze()
+        gc.enable()
         report.start(lambda: latest.get("progress"))
         if isinstance(order, BackupOrder):
             holder = environment.get("BACKSTAY_HOLDER", "")

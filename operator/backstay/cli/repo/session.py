@@ -6,6 +6,7 @@ forked, while there is one thread and no S3 client; only then is the store opene
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ def _password(settings: Settings) -> str:
 def open_with_crew(settings: Settings, *, dry_run: bool = False) -> Iterator[tuple[Repository, Crew]]:
     """The repository and the processes that share the work on it. `dry_run`: nothing that is stored gets there."""
     password = _password(settings)
+    gc.disable()  # what the start makes is there to stay, so looking for cycles in it is time lost
     from backstay.repository.crew import Crew
     from backstay.repository.repository import Repository
 
@@ -46,7 +48,10 @@ def open_with_crew(settings: Settings, *, dry_run: bool = False) -> Iterator[tup
             from backstay.cli.repo.dry_run import DryStore
 
             store = DryStore(store)
-        yield Repository.open(store, password), crew
+        repository = Repository.open(store, password)
+        gc.freeze()
+        gc.enable()
+        yield repository, crew
 
 
 @contextmanager

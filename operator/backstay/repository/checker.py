@@ -22,6 +22,7 @@ from backstay.repository.damage import Cause, Hurt, Survey
 from backstay.repository.errors import Corrupted, ObjectNotFound, SnapshotNotFound
 from backstay.repository.forest import Forest
 from backstay.repository.index import Entry, Index
+from backstay.repository.lock import Lock
 from backstay.repository.node_check import binary_id, node_fault, shown
 from backstay.repository.outcome import Progress
 from backstay.repository.pack_check import read_packs
@@ -94,8 +95,12 @@ def check(
     read. `source`: of the randomness by which a share is drawn. Damage is told in the report; only what keeps the check
     from looking, such as AccessDenied or Unreachable, is raised.
     """
-    with repository.lock():
-        return _Check(repository, progress or (lambda _: None)).run(read_data, source or random.Random())
+    lock = repository.lock()
+    lock.acquire()
+    try:
+        return _Check(repository, lock, progress or (lambda _: None)).run(read_data, source or random.Random())
+    finally:
+        lock.release()
 
 
 @dataclass
@@ -115,8 +120,9 @@ class _Findings:
 class _Check:
     """One run of a check."""
 
-    def __init__(self, repository: Repository, progress: Callable[[Progress], None]) -> None:
+    def __init__(self, repository: Repository, lock: Lock, progress: Callable[[Progress], None]) -> None:
         self._repository = repository
+        self._lock = lock
         self._store = repository.store
         self._codec = repository.codec
         self._progress = progress
@@ -137,6 +143,7 @@ class _Check:
         self._check_config()
         snapshots = self._check_snapshots()
         self._inventory, self._files = inventory.take(self._store, self._codec)
+        self._lock.confirm()  # or somebody else may have begun to remove things at the same moment
         self._forest = Forest(self._store, self._codec, self._inventory.places)
         self._check_indexes()
         self._check_missing_packs()

@@ -7,6 +7,8 @@ decompresses and hashes to its id. What fails is told by blob, since one broken 
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -15,7 +17,7 @@ from backstay.repository.blob import BlobType, Codec
 from backstay.repository.crypto import OVERHEAD
 from backstay.repository.errors import Corrupted, ObjectNotFound
 from backstay.repository.index import Entry
-from backstay.repository.inventory import IndexFiles, Inventory, header_digest
+from backstay.repository.inventory import Claim, IndexFiles, Inventory, header_digest
 from backstay.repository.parallel import Budget, ordered
 from backstay.repository.store import Store
 
@@ -43,29 +45,39 @@ def read_packs(
 ) -> Iterator[Verdict]:
     """A verdict on each of some packs that exist and are indexed."""
     budget = Budget(_BUDGET)
+    # More at once than there are processors would only drive each other out of the caches; the rest fetch meanwhile.
+    turn = threading.Semaphore(len(os.sched_getaffinity(0)))
 
     def prove(pack_id: bytes) -> Verdict:
         size = inventory.claims[pack_id].size
         with budget.hold(size):
-            verdict = _prove(store, codec, inventory, files, pack_id)
+            verdict = _prove(store, codec, inventory, files, pack_id, turn)
         if not verdict.problems:
             return verdict
         with budget.hold(size):  # once more: it may have been damaged on its way here
-            return _prove(store, codec, inventory, files, pack_id)
+            return _prove(store, codec, inventory, files, pack_id, turn)
 
     return ordered(prove, ids, threads=_THREADS, ahead=2 * _THREADS, name="packs")
 
 
-def _prove(store: Store, codec: Codec, inventory: Inventory, files: IndexFiles, pack_id: bytes) -> Verdict:
+def _prove(
+    store: Store, codec: Codec, inventory: Inventory, files: IndexFiles, pack_id: bytes, turn: threading.Semaphore
+) -> Verdict:
     claimed = inventory.claims[pack_id]
     size = inventory.sizes[pack_id]
-    problems = []
     try:
         # No more than the index says: an object of any size might lie there.
         body = store.get(pack.name(pack_id), 0, claimed.size) if size > claimed.size else store.get(pack.name(pack_id))
     except (ObjectNotFound, Corrupted) as error:
         lost = tuple(dict.fromkeys((e.type, e.id) for e in files.entries(claimed, pack_id)))
         return Verdict(pack_id, size, (f"it cannot be read: {error}",), lost)
+    with turn:
+        return _judge(codec, files, pack_id, claimed, size, body)
+
+
+def _judge(codec: Codec, files: IndexFiles, pack_id: bytes, claimed: Claim, size: int, body: bytes) -> Verdict:
+    """A verdict on the content of a pack that has `size` bytes in the bucket."""
+    problems = []
     if size != claimed.size:
         problems.append(f"it has {size} bytes where the indexes say {claimed.size}")
     elif hashlib.sha256(body).digest() != pack_id:

@@ -32,7 +32,7 @@ from backstay.repository.blob import BlobType, Codec, TreeStream
 from backstay.repository.chunker import MIN_SIZE, SPARSE_MARK, Chunker
 from backstay.repository.errors import Corrupted
 from backstay.repository.metadata import SELINUX
-from backstay.repository.parent import ParentTree
+from backstay.repository.parent import Batch, ParentTree
 from backstay.repository.tree import NodeJSON
 
 WARNINGS = 100  # warnings that are kept; all are counted
@@ -51,7 +51,7 @@ _ID = re.compile("[0-9a-f]{64}")
 _KIND = 0o170000  # of a st_mode
 
 Exclude = Callable[[bytes, bool], bool]
-_Item = str | tuple[NodeJSON, str, os.stat_result]  # a node's text, or what it can be made of
+_Item = str | tuple[Batch, int]  # a node's text, or where the parent has it
 
 
 class Sink(Protocol):
@@ -321,7 +321,7 @@ class Scanner:
             self._sink.save_compressed(BlobType.TREE, self._done.tree_id, content, length)
 
     def _texts(self) -> list[str]:
-        return [item if isinstance(item, str) else self._taken_over(*item) for item in self._nodes if item]
+        return [item if isinstance(item, str) else item[0].text(item[1]) for item in self._nodes if item]
 
     def _save_tree(self, nodes: list[str]) -> bytes:
         return self._sink.save(BlobType.TREE, [tree.join(nodes)])[0]
@@ -382,7 +382,8 @@ class Scanner:
         before = self._before
         if before is None:
             return 0
-        nodes, first = before.at_hand()
+        batch, first = before.at_hand()
+        nodes = batch.nodes
         most = min(len(names) - at, len(nodes) - first, BATCH_NODES - len(self._nodes))
         bits, seconds, latest = self._file_bits, self._seconds, self._parent_time
         descriptor, look = self._descriptor, os.stat
@@ -423,7 +424,7 @@ class Scanner:
                     break
                 ids += content
                 reused.append((len(items), name, status, len(content)))
-                items.append((node, name, status))
+                items.append((batch, first + taken))
                 size += status.st_size
             else:
                 taken = most
@@ -448,7 +449,7 @@ class Scanner:
             if before is not None:
                 node = before.find(name if _SAFE.fullmatch(name) else tree.quote(name))
                 if node is not None and self._unchanged(node, name, status, subtrees):
-                    self._take_over(position, node, name, status)
+                    self._take_over(position, before.taken, node, name, status)
                     return
                 self._all_same = False
             if kind == stat.S_IFREG:
@@ -505,8 +506,10 @@ class Scanner:
         except ValueError:
             return -1
 
-    def _take_over(self, position: int, node: NodeJSON, name: str, status: os.stat_result) -> None:
-        self._nodes[position] = (node, name, status)
+    def _take_over(
+        self, position: int, place: tuple[Batch, int], node: NodeJSON, name: str, status: os.stat_result
+    ) -> None:
+        self._nodes[position] = place
         content = node.content
         if content is None:
             return
@@ -516,15 +519,6 @@ class Scanner:
         self._ids += ids
         self._done.unmodified += 1
         self._count(status.st_size)
-
-    def _taken_over(self, node: NodeJSON, name: str, status: os.stat_result) -> str:
-        """The node of what did not change, in a directory that did."""
-        attributes = tree.xattr_fields((found.name, found.value or b"") for found in node.extended_attributes or ())
-        if node.type == "file":
-            return f"{self._file_head(name, status, status.st_size)}{attributes}{_content_member(node.content or [])}}}"
-        if node.type == "dir":
-            return f'{self._head(name, status)}{attributes},"content":null,"subtree":"{node.subtree}"}}'
-        return self._special(name, status)
 
     def _failed(self, name: str, error: OSError) -> None:
         if isinstance(error, FileNotFoundError):

@@ -361,24 +361,55 @@ def decode(data: bytes, tree_id: str) -> list[Node]:
 
 _OPENING = b'{"nodes":['
 _BOUNDARY = re.compile(rb'\},\{"name":"(?:[^"\\]|\\.)*","type":')  # an attribute has a name too, but no type
-_list_decoder = msgspec.json.Decoder(list[NodeJSON])
+_array_decoder = msgspec.json.Decoder(list[NodeJSON])
+_raw_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def arrays(pieces: Iterator[bytes], tree_id: str) -> Iterator[bytes]:
+    """The nodes of a tree blob that comes in pieces, as JSON arrays, of which few are held at a time.
+
+    Raises Corrupted, naming the tree, when it is none.
+    """
+    rest = next(pieces, b"")
+    if not rest.startswith(_OPENING):
+        yield b"[" + b",".join(_raw_nodes(rest + b"".join(pieces), tree_id)) + b"]"
+        return
+    rest = rest[len(_OPENING) :]
+    for piece in pieces:
+        rest += piece
+        end = _last_boundary(rest)
+        if end:
+            yield b"[" + rest[:end] + b"]"
+            rest = rest[end + 1 :]
+    yield b"[" + rest.rstrip().removesuffix(b"]}") + b"]"
+
+
+def decode_array(array: bytes, tree_id: str) -> list[NodeJSON]:
+    """The nodes of one of the arrays. Raises Corrupted, naming the tree."""
+    try:
+        return _array_decoder.decode(array)
+    except MALFORMED as error:
+        raise malformed(f"tree {tree_id} decrypts but is no tree document", error) from error
 
 
 def batches(pieces: Iterator[bytes], tree_id: str) -> Iterator[list[NodeJSON]]:
-    """The nodes of a tree blob that comes in pieces, of which few are held at a time. Raises Corrupted."""
-    rest = next(pieces, b"")
-    if not rest.startswith(_OPENING):
-        yield decode_raw(rest + b"".join(pieces), tree_id)
-        return
-    rest = rest[len(_OPENING) :]
+    """The nodes of a tree blob that comes in pieces, those together that are held together. Raises Corrupted."""
+    for array in arrays(pieces, tree_id):
+        yield decode_array(array, tree_id)
+
+
+def texts(array: bytes) -> list[bytes]:
+    """The nodes of one of the arrays as they stand there, when it could be decoded."""
+    return [bytes(raw) for raw in _raw_decoder.decode(array)]
+
+
+class _RawTree(msgspec.Struct):
+    nodes: list[msgspec.Raw] | None
+
+
+def _raw_nodes(data: bytes, tree_id: str) -> list[msgspec.Raw]:
     try:
-        for piece in pieces:
-            rest += piece
-            end = _last_boundary(rest)
-            if end:
-                yield _list_decoder.decode(b"[" + rest[:end] + b"]")
-                rest = rest[end + 1 :]
-        yield _list_decoder.decode(b"[" + rest.rstrip().removesuffix(b"]}") + b"]")
+        return msgspec.json.decode(data, type=_RawTree).nodes or []
     except MALFORMED as error:
         raise malformed(f"tree {tree_id} decrypts but is no tree document", error) from error
 
@@ -397,6 +428,6 @@ def stream(pieces: Iterator[bytes], tree_id: str) -> Iterator[Node]:
     for batch in batches(pieces, tree_id):
         try:
             nodes = [to_node(raw) for raw in batch]
-        except MALFORMED as error:
+        except ValueError as error:
             raise malformed(f"tree {tree_id} holds a node that cannot be read", error) from error
         yield from nodes

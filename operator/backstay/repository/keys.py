@@ -22,6 +22,7 @@ from backstay.repository.malformed import MALFORMED, malformed
 from backstay.repository.snapshot import now
 from backstay.repository.store import Store
 
+MOST_TRIED = 20  # key files that a password is tried on
 SCRYPT_N = 32768
 SCRYPT_R = 8
 SCRYPT_P = 1
@@ -128,14 +129,20 @@ def search(store: Store, password: str) -> tuple[Key, str]:
     """The master key and the id of the first key file that `password` opens.
 
     Raises RepositoryNotFound when there is no key file, WrongPassword when none opens, and Corrupted when none opens
-    and one is damaged, since then the password may be right.
+    and one is damaged, since then the password may be right. As restic, it tries 20 at most: each takes a tenth of a
+    second and 32 MiB, and anybody who may write to the bucket could add some.
     """
     damage: Corrupted | None = None
-    found = False
+    found = 0
     for name, size in store.list("keys/"):
         if size == 0:
             continue
-        found = True
+        found += 1
+        if found > MOST_TRIED:
+            raise WrongPassword(
+                f"opening the repository: none of the first {MOST_TRIED} keys opens with this password; check the Secret"
+                " that holds it, and remove keys that nobody needs"
+            )
         try:
             key = _try(_read(store, name), name, password)
         except Corrupted as error:

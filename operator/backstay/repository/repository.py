@@ -155,6 +155,11 @@ class Repository:
                         self._indexes_read.add(name)
             self._indexes_read.add("")  # loaded once, even when there was nothing
 
+    def index_is_current(self) -> bool:
+        """Whether all indexes that were read are still there: a prune replaces them when it removes packs."""
+        with self._index_mutex:
+            return self._indexes_read - {""} <= {name for name, size in self.store.list("index/") if size}
+
     def forget_index(self) -> None:
         """Know no blobs any more; the next use reads all indexes anew."""
         with self._index_mutex:
@@ -307,6 +312,7 @@ class Repository:
             lock,
             self.load_index,
             self.forget_index,
+            self.index_is_current,
             self._seed,
             index_blobs=index_blobs,
             index_seconds=index_seconds,

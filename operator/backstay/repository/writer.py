@@ -28,7 +28,7 @@ from backstay.repository.blob import BlobType, Codec, split_ids
 from backstay.repository.chunker import Chunker
 from backstay.repository.crew import Crew
 from backstay.repository.crypto import OVERHEAD
-from backstay.repository.errors import RepositoryError
+from backstay.repository.errors import LockLost, RepositoryError
 from backstay.repository.index import Index
 from backstay.repository.lock import Lock
 from backstay.repository.outcome import Archive, Progress
@@ -60,6 +60,7 @@ class Writer:
         lock: Lock,
         load_index: Callable[[], None],
         forget_index: Callable[[], None],
+        index_is_current: Callable[[], bool],
         seed: int,
         *,
         index_blobs: int = INDEX_BLOBS,
@@ -72,6 +73,8 @@ class Writer:
         self._lock = lock
         self._load_index = load_index
         self._forget_index = forget_index
+        self._index_is_current = index_is_current
+        self._confirmed = False
         self._seed = seed
         self._index_blobs = index_blobs
         self._index_seconds = index_seconds
@@ -269,6 +272,15 @@ class Writer:
 
     # --- packs ----------------------------------------------------------------------------------------------------
 
+    def _confirm(self) -> None:
+        """Prove that nobody was pruning while we read the index, when our lock was not to be seen by everybody yet."""
+        with self._index_mutex:
+            if not self._confirmed:
+                self._lock.confirm()
+                if not self._index_is_current():
+                    raise LockLost("writing: another process has just pruned the repository; try again")
+                self._confirmed = True
+
     def _submit(self, builder: pack.PackBuilder) -> None:
         assert self._uploader is not None
         upload = self._uploader.submit(self._upload, builder)
@@ -284,7 +296,7 @@ class Writer:
         try:
             if self._failure is not None:
                 return
-            self._lock.confirm()
+            self._confirm()
             pack_id, body = builder.finish(self._codec.key)
             self._store.put(pack.name(pack_id), body, sha256=pack_id)
             header = bytes(builder.header)
@@ -349,6 +361,7 @@ class Writer:
     def commit(self, root: Snapshot) -> str:
         """Flush, then write the snapshot, so that nothing it needs can be missing; its id."""
         self.flush()
+        self._confirm()
         self._retain()
         self._lock.ensure_held()
         return self._put_sealed("snapshots", snapshot.encode(root))

@@ -52,6 +52,22 @@ def back_up(store: MemoryStore, source: Path) -> str:
         return writer.commit(Snapshot(time=TIME, tree=archive.tree, paths=("/x",)))
 
 
+def test_who_prunes_while_a_writer_begins_ends_the_writing(source: Path) -> None:
+    store = MemoryStore()
+    Repository.init(store, "password")
+    back_up(store, source)
+    repository = Repository.open(store, "password")
+    (index,) = (name for name, _ in store.list("index/"))
+
+    with pytest.raises(LockLost, match="pruned"), repository.writer("holder") as writer:
+        store.objects["index/" + "0" * 64] = store.objects.pop(index)  # by one who saw no lock of ours yet
+        archive = writer.backup(str(source))
+        writer.commit(Snapshot(time=TIME, tree=archive.tree, paths=("/x",)))
+
+    assert len(list(store.list("snapshots/"))) == 1
+    assert not list(store.list("locks/"))
+
+
 def read_all(store: MemoryStore) -> int:
     """Read every file of every snapshot; the number of files."""
     repository = Repository.open(store, "password")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backstay.repository import Node, Repository, UnsafeName, tree
+from backstay.repository import Node, Repository, UnsafeName, blob, tree
 from backstay.repository.blob import BlobType
 from backstay.repository.tree import MODE_DIR, MODE_SYMLINK, json_string
 
@@ -23,8 +23,8 @@ def store_tree(repository: Repository, *nodes: Node) -> str:
 
 def file(repository: Repository, name: str, content: bytes = b"evil") -> Node:
     with repository.writer() as writer:
-        blob = writer.save_blob(BlobType.DATA, content)
-    return Node(name=name, type="file", mode=0o644, size=len(content), content=(blob.hex(),), links=1)
+        data = writer.save_blob(BlobType.DATA, content)
+    return Node(name=name, type="file", mode=0o644, size=len(content), content=(data.hex(),), links=1)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,27 @@ def test_a_name_that_comes_twice_is_refused(repository: Repository, tmp_path: Pa
         repository.restore(root, str(tmp_path / "target"))
 
     assert os.listdir(tmp_path / "outside") == []
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [(["b", "a"], "order"), (["a", "c", "b"], "order"), (["a", "b", "a"], "order"), (["a", "b", "b"], "twice")],
+)
+@pytest.mark.parametrize("piece", [None, 1])
+def test_names_out_of_order_are_refused_also_where_a_tree_is_read_in_pieces(
+    repository: Repository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    names: list[str],
+    fault: str,
+    piece: int | None,
+) -> None:
+    root = store_tree(repository, *[Node(name=name, type="fifo", mode=0o600) for name in names])
+    if piece:
+        monkeypatch.setattr(blob, "_PIECE", piece)
+
+    with pytest.raises(UnsafeName, match=fault):
+        repository.restore(root, str(tmp_path / "target"))
 
 
 def test_a_link_that_stands_in_the_target_is_replaced_and_not_followed(repository: Repository, tmp_path: Path) -> None:

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from backstay.repository import Corrupted, Node, Repository, Restoration, S3Store, TargetError, restore_contents, tree
+from backstay.repository import (
+    Corrupted,
+    Node,
+    Repository,
+    Restoration,
+    S3Store,
+    TargetError,
+    blob,
+    restore_contents,
+    tree,
+)
 from backstay.repository.blob import BlobType
 from backstay.repository.crew import Crew
 from backstay.repository.local import LocalStore
@@ -84,6 +94,7 @@ def test_everything_comes_back(
 ) -> None:
     monkeypatch.setattr(restore_contents, "PIECES", 5)
     monkeypatch.setattr(restore_contents, "FILES", 7)
+    monkeypatch.setattr(blob, "_PIECE", 700)
     make_tree(tmp_path / "everything")
     with local.writer() as writer:
         archive = writer.backup(str(tmp_path / "everything"))
@@ -296,7 +307,11 @@ def test_restic_and_we_find_nothing_to_do_after_each_other(
 # --- removal ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_the_snapshot_lacks_is_removed_when_asked(restore: Restore, target: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("piece", [4 * MIB, 1])
+def test_what_the_snapshot_lacks_is_removed_when_asked(
+    restore: Restore, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(blob, "_PIECE", piece)
     restore()
     wanted = describe(target)
     (tmp_path / "outside").mkdir()

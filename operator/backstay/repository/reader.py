@@ -11,7 +11,7 @@ from backstay.repository.blob import BlobType, Codec
 from backstay.repository.errors import Corrupted, ObjectNotFound
 from backstay.repository.index import Index, Location
 from backstay.repository.store import Store
-from backstay.repository.tree import Node
+from backstay.repository.tree import Node, NodeJSON
 
 WINDOW = 1 << 20  # bytes of a tree pack that are fetched at once: neighbours are wanted next
 _WINDOWS = 16  # windows kept
@@ -86,6 +86,12 @@ class Reader:
         sealed, location = self.sealed_tree(tree_id)
         what = _what(BlobType.TREE, tree_id, location)
         return tree.stream(self._codec.open_stream(sealed, location.plain_length, tree_id, what), tree_id.hex())
+
+    def node_batches(self, tree_id: bytes) -> Iterator[list[NodeJSON]]:
+        """As `nodes`, as they stand in the tree's JSON, and those together that are held together."""
+        sealed, location = self.sealed_tree(tree_id)
+        what = _what(BlobType.TREE, tree_id, location)
+        return tree.batches(self._codec.open_stream(sealed, location.plain_length, tree_id, what), tree_id.hex())
 
     def sealed_tree(self, tree_id: bytes) -> tuple[bytes, Location]:
         """A tree blob as it is stored. What lies around it is kept for a while, since a walk wants it next."""

@@ -22,6 +22,7 @@ import os
 import stat
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -249,34 +250,38 @@ class Restorer:
                     self._make_special(level, name, node)
 
     def _enter(self, level: _Level, tree_id: str) -> None:
-        """Read the tree of a directory, and see what of the directory is not in it."""
-        path = join(self._target, level.path)
-        names = self._nodes(tree_id, path)
-        level.nodes = iter(list(names.items()))
-        if self._options.delete and not level.fresh and not level.refused:
-            level.extras = self._extras(level, names)
+        """Begin to read the tree of a directory, and see what of the directory is not in it."""
+        level.nodes = self._nodes(level, tree_id)
 
-    def _nodes(self, tree_id: str, path: bytes) -> dict[bytes, NodeJSON]:
-        """The nodes of a tree by their names, which are proven to be harmless."""
-        shown = os.fsdecode(path)
-        found: dict[bytes, NodeJSON] = {}
-        what = f"restoring into {shown!r}: tree {tree_id} holds the name"
-        why = "it was made by a hostile or broken program, so the restore stops here"
-        for node in tree.decode_raw(self._reader.tree(parse_id(tree_id, f"the directory {shown!r}")), tree_id):
-            try:
-                text = tree.unquote(node.name)
-            except ValueError as error:
-                raise Corrupted(f"tree {tree_id} holds a node that cannot be read: {error}") from error
-            try:
-                name = tree.name_bytes(text)
-            except ValueError:
-                name = b""
-            if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
-                raise UnsafeName(f"{what} {text!r}, which could lead elsewhere; {why}")
-            if name in found:
-                raise UnsafeName(f"{what} {text!r} twice; {why}")
-            found[name] = node
-        return found
+    def _nodes(self, level: _Level, tree_id: str) -> Iterator[tuple[bytes, NodeJSON]]:
+        """The nodes of a tree by their names, which are proven to be harmless; few are held at a time."""
+        there: deque[bytes] | None = None  # in the directory, and not passed yet
+        if self._options.delete and not level.fresh and not level.refused:
+            there = self._entries(level)
+        shown = os.fsdecode(join(self._target, level.path))
+        last = b""
+        for batch in self._reader.node_batches(parse_id(tree_id, f"the directory {shown!r}")):
+            named = []
+            for node in batch:
+                name = _name(node, last, tree_id, shown)
+                named.append((name, node))
+                last = name
+                while there and there[0] <= name:
+                    if (entry := there.popleft()) != name:
+                        level.extras.append(entry)
+            yield from named
+        if there:
+            level.extras += there
+
+    def _entries(self, level: _Level) -> deque[bytes]:
+        """The names in a directory as it was, in order."""
+        try:
+            with os.scandir(self._directories.descriptor(level.path)) as entries:
+                return deque(sorted(os.fsencode(entry.name) for entry in entries))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # it is not there (yet)
+                return deque()
+            raise restore_files.target_error(error, join(self._target, level.path)) from error
 
     def _attributes(self, node: NodeJSON, level: _Level, name: bytes) -> Attributes:
         try:
@@ -369,15 +374,6 @@ class Restorer:
             raise restore_files.target_error(error, self._target + path) from error
 
     # --- what the snapshot lacks ----------------------------------------------------------------------------------
-
-    def _extras(self, level: _Level, names: dict[bytes, NodeJSON]) -> list[bytes]:
-        try:
-            with os.scandir(self._directories.descriptor(level.path)) as entries:
-                return [name for entry in entries if (name := os.fsencode(entry.name)) not in names]
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # it is not there (yet)
-                return []
-            raise restore_files.target_error(error, join(self._target, level.path)) from error
 
     def _delete(self, level: _Level) -> None:
         select = self._options.select
@@ -550,6 +546,31 @@ class _Entry:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
+
+
+def _name(node: NodeJSON, last: bytes, tree_id: str, shown: str) -> bytes:
+    """A node's name on disk. `last`: the name before it, which is less: so no name comes twice.
+
+    Whoever writes trees sorts them, restic at all times. Raises UnsafeName.
+    """
+    try:
+        text = tree.unquote(node.name)
+    except ValueError as error:
+        raise Corrupted(f"tree {tree_id} holds a node that cannot be read: {error}") from error
+    try:
+        name = tree.name_bytes(text)
+    except ValueError:
+        name = b""
+    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+        fault = "which could lead elsewhere"
+    elif name <= last:
+        fault = "which comes twice" if name == last else "which is out of order and may come twice"
+    else:
+        return name
+    raise UnsafeName(
+        f"restoring into {shown!r}: tree {tree_id} holds the name {text!r}, {fault}; it was made by a hostile or broken"
+        " program, so the restore stops here"
+    )
 
 
 def _linktarget(node: NodeJSON) -> bytes:

@@ -140,8 +140,8 @@ def search(store: Store, password: str) -> tuple[Key, str]:
         found += 1
         if found > MOST_TRIED:
             raise WrongPassword(
-                f"opening the repository: none of the first {MOST_TRIED} keys opens with this password; check the Secret"
-                " that holds it, and remove keys that nobody needs"
+                f"opening the repository: none of the first {MOST_TRIED} keys opens with this password; check the"
+                " Secret that holds it, and remove keys that nobody needs"
             )
         try:
             key = _try(_read(store, name), name, password)

@@ -57,12 +57,16 @@ def test_who_prunes_while_a_writer_begins_ends_the_writing(source: Path) -> None
     Repository.init(store, "password")
     back_up(store, source)
     repository = Repository.open(store, "password")
-    (index,) = (name for name, _ in store.list("index/"))
+    index = next(name for name, _ in store.list("index/"))
 
-    with pytest.raises(LockLost, match="pruned"), repository.writer("holder") as writer:
-        store.objects["index/" + "0" * 64] = store.objects.pop(index)  # by one who saw no lock of ours yet
-        archive = writer.backup(str(source))
-        writer.commit(Snapshot(time=TIME, tree=archive.tree, paths=("/x",)))
+    def write() -> None:
+        with repository.writer("holder") as writer:
+            store.objects["index/" + "0" * 64] = store.objects.pop(index)  # by one who saw no lock of ours yet
+            archive = writer.backup(str(source))
+            writer.commit(Snapshot(time=TIME, tree=archive.tree, paths=("/x",)))
+
+    with pytest.raises(LockLost, match="pruned"):
+        write()
 
     assert len(list(store.list("snapshots/"))) == 1
     assert not list(store.list("locks/"))

@@ -33,10 +33,11 @@ class SlotWanted(msgspec.Struct, tag=True, array_like=True):
 
 
 class Filled(msgspec.Struct, tag=True, array_like=True):
-    """A slot holds the blobs of a pack. `size`: their bytes; `plain`: those of their content."""
+    """A slot holds `count` blobs of a pack. `size`: their bytes; `plain`: those of their content."""
 
     slot: int
     header: bytes
+    count: int
     size: int
     plain: int
 
@@ -187,7 +188,7 @@ class _RemoteSink:
             self._hand_over(builder)
 
     def _hand_over(self, builder: PackBuilder) -> None:
-        self._mail.send(Filled(self._number, bytes(builder.header), builder.size, self._plain))
+        self._mail.send(Filled(self._number, bytes(builder.header), builder.count, builder.size, self._plain))
         self._builder, self._plain = None, 0
 
     def finish(self) -> None:

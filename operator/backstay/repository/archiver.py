@@ -325,7 +325,12 @@ class _Foreman:
         elif isinstance(message, Filled):
             slot = message.slot
             self._writer.adopt(
-                self._crew.slot(slot), message.header, message.size, message.plain, lambda: self._crew.give_back(slot)
+                self._crew.slot(slot),
+                message.header,
+                message.count,
+                message.size,
+                message.plain,
+                lambda: self._crew.give_back(slot),
             )
         elif isinstance(message, SlotWanted):
             self._wanting.append(channel)

@@ -17,7 +17,6 @@ from backstay.repository.blob import BlobType
 from backstay.repository.errors import Corrupted
 from backstay.repository.malformed import MALFORMED, malformed
 from backstay.repository.pack import Entry as Entry
-from backstay.repository.pack import parse_header
 
 _PLACE = struct.Struct("<IIII")  # number of the pack, offset, stored length, plain length
 _NUMBER = struct.Struct("<I")
@@ -100,19 +99,15 @@ class Index:
         """Bytes of a pack up to its header, as far as its blobs are known."""
         return self._pack_ends[self._pack_numbers[pack_id]]
 
-    def add_header(self, pack_id: bytes, header: bytes) -> None:
-        """Take in the blobs of a pack of our own, from its plain header."""
-        self.add(pack_id, parse_header(header, "a pack of our own"))
-
     def add(
         self,
         pack_id: bytes,
-        entries: Iterable[Entry],
+        entries: Iterable[tuple[BlobType, bytes, int, int, int]],
         again: list[Entry] | None = None,
     ) -> int:
         """Take in the blobs of one pack; its number. A blob that is known already keeps its first place.
 
-        `again` gets the entries of blobs that were known.
+        `entries`: as `Entry` or in plain tuples. `again` gets the entries of blobs that were known.
         """
         number = self._pack_numbers.get(pack_id)
         if number is None:
@@ -244,14 +239,15 @@ def decode(data: bytes, name: str) -> list[tuple[bytes, list[Entry]]]:
     return packs
 
 
-def encode(packs: Iterable[tuple[bytes, Iterable[Entry]]]) -> bytes:
+def encode(packs: Iterable[tuple[bytes, Iterable[tuple[BlobType, bytes, int, int, int]]]]) -> bytes:
     """An index file's JSON for some packs."""
     parts = []
     for pack_id, entries in packs:
         blobs = []
         for kind, blob_id, offset, length, plain_length in entries:
-            tail = f',"uncompressed_length":{plain_length}}}' if plain_length else "}"
-            word = "tree" if kind else "data"
-            blobs.append(f'{{"id":"{blob_id.hex()}","type":"{word}","offset":{offset},"length":{length}{tail}')
+            start = (
+                f'{{"id":"{blob_id.hex()}","type":"{"tree" if kind else "data"}","offset":{offset},"length":{length}'
+            )
+            blobs.append(f'{start},"uncompressed_length":{plain_length}}}' if plain_length else start + "}")
         parts.append(f'{{"id":"{pack_id.hex()}","blobs":[{",".join(blobs)}]}}')
     return ('{"packs":[' + ",".join(parts) + "]}\n").encode()

@@ -23,6 +23,7 @@ BUFFER_SIZE = TARGET_SIZE + MAX_BLOB + MAX_ENTRIES * 41 + OVERHEAD + 4
 _PLAIN = struct.Struct("<BI32s")
 _COMPRESSED = struct.Struct("<BII32s")
 _LENGTH = struct.Struct("<I")
+_TWO_LENGTHS = struct.Struct("<II")
 
 
 class Entry(NamedTuple):
@@ -35,34 +36,33 @@ class Entry(NamedTuple):
     plain_length: int
 
 
-def parse_header(header: bytes | bytearray, what: str) -> Iterator[Entry]:
+def parse_header(header: bytes, what: str) -> Iterator[Entry]:
     """The entries of a plain pack header. Raises Corrupted, naming `what`."""
+    return map(Entry._make, plain_entries(header, what))
+
+
+def plain_entries(header: bytes, what: str) -> list[tuple[BlobType, bytes, int, int, int]]:
+    """As `parse_header`, in plain tuples, which cost a third of named ones: there may be one for each small file."""
+    found = []
     position = offset = 0
     end = len(header)
-    while position < end:
-        kind = header[position]
-        form = _COMPRESSED if kind & 2 else _PLAIN
-        if kind > 3 or position + form.size > end:
-            raise Corrupted(f"{what} has a header that cannot be read")
-        if kind & 2:
-            _, length, plain_length, blob_id = _COMPRESSED.unpack_from(header, position)
-        else:
-            _, length, blob_id = _PLAIN.unpack_from(header, position)
-            plain_length = 0
-        yield Entry(BlobType.TREE if kind & 1 else BlobType.DATA, blob_id, offset, length, plain_length)
-        offset += length
-        position += form.size
-
-
-def ids(header: bytes | bytearray) -> dict[BlobType, list[bytes]]:
-    """The ids in a plain header that this process made, by type."""
-    found: dict[BlobType, list[bytes]] = {BlobType.DATA: [], BlobType.TREE: []}
-    lists = tuple(found.values())
-    position, end = 0, len(header)
-    while position < end:
-        kind = header[position]
-        position += _COMPRESSED.size if kind & 2 else _PLAIN.size
-        lists[kind & 1].append(bytes(header[position - 32 : position]))
+    types, two, one = tuple(BlobType), _TWO_LENGTHS.unpack_from, _LENGTH.unpack_from
+    try:
+        while position < end:
+            kind = header[position]
+            if kind & 2:
+                length, plain_length = two(header, position + 1)
+                following = position + _COMPRESSED.size
+            else:
+                (length,), plain_length = one(header, position + 1), 0
+                following = position + _PLAIN.size
+            if kind > 3 or following > end:
+                raise Corrupted(f"{what} has a header that cannot be read")
+            found.append((types[kind & 1], header[following - 32 : following], offset, length, plain_length))
+            offset += length
+            position = following
+    except struct.error as error:
+        raise Corrupted(f"{what} has a header that cannot be read") from error
     return found
 
 
@@ -92,11 +92,11 @@ class PackBuilder:
             self.closed = True
         return self.view[start : self.size]
 
-    def adopt(self, header: bytes, size: int) -> None:
-        """Take over `size` bytes of blobs, as `header` says, that another process has put into the buffer."""
+    def adopt(self, header: bytes, size: int, count: int) -> None:
+        """Take over `size` bytes of `count` blobs, as `header` says, that another process has put into the buffer."""
         self.header += header
         self.size = size
-        self.count = self.filled = sum(map(len, ids(header).values()))
+        self.count = self.filled = count
         self.closed = True
 
     @property

@@ -82,7 +82,7 @@ class Writer:
         self._reused: set[bytes] = set()  # packs whose blobs were found in them, where they must be retained
         self._mutex = threading.Lock()
         # Ids of blobs that are in no stored pack yet.
-        self._pending: dict[BlobType, set[bytes]] = {kind: set() for kind in BlobType}
+        self._pending: tuple[set[bytes], ...] = tuple(set() for _ in BlobType)  # by type
         self._open: dict[BlobType, pack.PackBuilder] = {}
         self._buffers: queue.Queue[bytearray | None] = queue.Queue()
         for _ in range(PACKS):
@@ -194,13 +194,16 @@ class Writer:
         if not self.claim(kind, blob_id)[0]:
             self._store_content(kind, blob_id, content, plain_length, plain_length)
 
-    def adopt(self, buffer: memoryview, header: bytes, size: int, plain: int, release: Callable[[], None]) -> None:
+    def adopt(
+        self, buffer: memoryview, header: bytes, count: int, size: int, plain: int, release: Callable[[], None]
+    ) -> None:
         """Store a pack of claimed data blobs that another process filled.
 
-        `size`: bytes of the blobs; `plain`: of their content. `release` is called when `buffer` may be used again.
+        `count`: of the blobs; `size`: their bytes; `plain`: of their content. `release` is called when `buffer` may be
+        used again.
         """
         builder = pack.PackBuilder(buffer, release)
-        builder.adopt(header, size)
+        builder.adopt(header, size, count)
         with self._mutex:
             self._added_blobs[BlobType.DATA] += builder.count
             self._added_bytes += size
@@ -300,10 +303,11 @@ class Writer:
             pack_id, body = builder.finish(self._codec.key)
             self._store.put(pack.name(pack_id), body, sha256=pack_id)
             header = bytes(builder.header)
+            entries = pack.plain_entries(header, "a pack of our own")
             with self._mutex:
-                self._index.add_header(pack_id, header)
-                for kind, ids in pack.ids(header).items():
-                    self._pending[kind].difference_update(ids)
+                self._index.add(pack_id, entries)
+                for entry in entries:
+                    self._pending[entry[0]].discard(entry[1])
                 self._unindexed.append((pack_id, header))
                 self._unindexed_blobs += builder.count
                 due = self._unindexed_blobs >= self._index_blobs
@@ -324,7 +328,7 @@ class Writer:
                 return
             try:
                 self._lock.ensure_held()
-                packs = ((pack_id, pack.parse_header(header, "a pack")) for pack_id, header in batch)
+                packs = ((pack_id, pack.plain_entries(header, "a pack")) for pack_id, header in batch)
                 self._put_sealed("index", index_file.encode(packs))
             except BaseException:
                 self._unindexed += batch

@@ -109,7 +109,7 @@ class Losses:
 def apply(place: int | bytes, wanted: Attributes, losses: Losses, path: bytes, *, link: bool = False) -> None:
     """Give an entry what it lacks of `wanted`; one that lacks nothing is not touched.
 
-    `place`: a descriptor, or what leads to just this entry (`through`). `link`: it is a symlink, which has no mode.
+    `place`: a descriptor, or a path that leads to just this entry. `link`: it is a symlink, which has no mode.
     `path` is only for telling. The mode comes after the owner, since a change of owner clears set-uid bits, and after
     the attributes, since an ACL is one and changes the mode; times come last.
     """
@@ -155,11 +155,6 @@ def apply_to_new(
         os.utime(descriptor, ns=(wanted.atime, wanted.mtime))
     except (OSError, OverflowError):
         losses.add("time", path)
-
-
-def through(descriptor: int) -> bytes:
-    """A path to what the descriptor is open on, be it a symlink or a device that was opened with O_PATH."""
-    return b"/proc/self/fd/%d" % descriptor
 
 
 def _apply_xattrs(place: int | bytes, wanted: Attributes, losses: Losses, path: bytes) -> bool:

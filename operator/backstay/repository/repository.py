@@ -255,7 +255,8 @@ class Repository:
 
         Raises UnsafeName, NoSpace, TargetError and Corrupted; what could not be carried over otherwise is a warning.
         """
-        from backstay.repository.restorer import Options, Restorer
+        from backstay.repository.restore_existing import Options
+        from backstay.repository.restorer import Restorer
 
         options = Options(overwrite, delete, select, verify, dry_run, sparse)
         restorer = Restorer(

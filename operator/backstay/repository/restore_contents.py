@@ -17,13 +17,14 @@ from typing import TypeVar
 from backstay.repository import metadata, restore_files, restore_plan
 from backstay.repository.blob import BlobType
 from backstay.repository.errors import Corrupted, TargetError
-from backstay.repository.metadata import Losses
 from backstay.repository.reader import Reader
 from backstay.repository.restore_directories import Directories, join
+from backstay.repository.restore_existing import Options
 from backstay.repository.restore_files import Occupied
 from backstay.repository.restore_flow import Flow, Result
 from backstay.repository.restore_orders import Candidate, Compare, Loss, Part, Written
 from backstay.repository.restore_plan import File, Portion, Wanted
+from backstay.repository.restore_report import Report
 
 Answer = TypeVar("Answer")
 
@@ -32,14 +33,6 @@ FILES = 4_096
 _RUNNING = 2  # batches that are being written
 _COMPARED = 32 << 20  # bytes of files in one order to compare
 _CANDIDATES = 512
-
-
-class Tally:
-    """What became of the files so far. Bytes are those of contents."""
-
-    def __init__(self) -> None:
-        self.restored = self.updated = self.unchanged = self.skipped = self.verified = self.wrong = 0
-        self.bytes_restored = self.bytes_skipped = 0
 
 
 class _Batch:
@@ -61,25 +54,15 @@ class Contents:
         reader: Reader,
         flow: Flow | None,
         directories: Directories,
-        target: bytes,
-        losses: Losses,
-        warn: Callable[[bytes, str], None],
-        tell: Callable[[int, int], None],
-        *,
-        replace: bool,
-        verify: bool,
-        dry_run: bool,
+        report: Report,
+        options: Options,
     ) -> None:
-        """`flow` None: there is no target, and nothing is done but counting. `tell`: takes files and bytes done."""
-        self.tally = Tally()
+        """`flow` None: there is no target, and nothing is done but counting."""
         self._reader = reader
         self._flow = flow
         self._directories = directories
-        self._target = target
-        self._losses = losses
-        self._warn = warn
-        self._tell = tell
-        self._replace, self._verify, self._dry_run = replace, verify, dry_run
+        self._report = report
+        self._options = options
         self._batch = _Batch()
         self._running: deque[_Batch] = deque()
         self._unfinished: dict[File, None] = {}  # made here, and not whole yet
@@ -133,7 +116,7 @@ class Contents:
         batch, self._batch = self._batch, _Batch()
         if batch.existing:
             self._compare(batch)
-        if not self._dry_run and self._flow is not None:
+        if not self._options.dry_run and self._flow is not None:
             ranges = list(restore_plan.ranges(wanted for wanted in batch.wanted.values() if wanted.places))
             for found in ranges:
                 for portion in found.portions:
@@ -162,7 +145,7 @@ class Contents:
     def _compare(self, batch: _Batch) -> None:
         """Find out what existing files lack; only that goes on to be written."""
         assert self._flow is not None
-        orders = list(self._orders(batch.existing, amend=not self._dry_run))
+        orders = list(self._orders(batch.existing, amend=not self._options.dry_run))
         answers = self._flow.compare(order for order, _ in orders)
         for (_, files), answer in zip(orders, answers, strict=True):
             compared = self._result(answer)
@@ -177,7 +160,7 @@ class Contents:
                         file.written += size
                 if file.whole and not file.written and same_size:
                     file.done = True
-                    self._tell(1, 0)
+                    self._report.tell(1, 0)
 
     def _orders(
         self, files: dict[File, list[tuple[bytes, int, int]]], *, amend: bool
@@ -210,7 +193,7 @@ class Contents:
             if file.identity is None:
                 try:
                     directory = self._directories.descriptor(file.directory)
-                    descriptor = restore_files.create(directory, file.name, 0o600, replace=self._replace)
+                    descriptor = restore_files.create(directory, file.name, 0o600, replace=self._options.replace)
                 except Occupied:
                     raise TargetError(
                         f"restoring {os.fsdecode(self._shown(file))}: somebody made a file there meanwhile; restore"
@@ -233,11 +216,11 @@ class Contents:
             self._written(*self._result(job))
         for file in batch.files:
             if not file.done:
-                if not self._dry_run:
+                if not self._options.dry_run:
                     self._finish(file)
-                self._tell(1, 0)
+                self._report.tell(1, 0)
             self._count(file)
-        if self._verify:
+        if self._options.verify and not self._options.dry_run:
             self._read_back(batch)
         for work in batch.after:
             work()
@@ -262,7 +245,7 @@ class Contents:
 
     def _lose(self, losses: list[Loss]) -> None:
         for loss in losses:
-            self._losses.add(loss.kind, loss.path, loss.detail, loss.count)
+            self._report.losses.add(loss.kind, loss.path, loss.detail, loss.count)
 
     def _finish(self, file: File) -> None:
         """What several orders have written gets its length and attributes."""
@@ -274,7 +257,7 @@ class Contents:
                 if os.fstat(descriptor).st_size != file.size:
                     os.ftruncate(descriptor, file.size)
                 path = b"/" + join(file.directory, file.name)
-                metadata.apply(descriptor, file.attributes, self._losses, path)
+                metadata.apply(descriptor, file.attributes, self._report.losses, path)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -282,24 +265,24 @@ class Contents:
         self._unfinished.pop(file, None)
 
     def _count(self, file: File) -> None:
-        tally = self.tally
+        report = self._report
         if file.occupied:
-            self._warn(
+            report.warn(
                 b"/" + join(file.directory, file.name), "was made by somebody else meanwhile, and was left alone"
             )
-            tally.skipped += 1
-            tally.bytes_skipped += file.size
+            report.files_skipped += 1
+            report.bytes_skipped += file.size
             return
         if file.fresh:
-            tally.restored += 1
+            report.files_restored += 1
         elif file.written or file.old_size != file.size:
-            tally.updated += 1
+            report.files_updated += 1
         else:
-            tally.unchanged += 1
-        tally.bytes_restored += file.written
+            report.files_unchanged += 1
+        report.bytes_restored += file.written
         if skipped := file.size - file.written:
-            tally.bytes_skipped += skipped
-            self._tell(0, skipped)
+            report.bytes_skipped += skipped
+            report.tell(0, skipped)
 
     # --- reading back ---------------------------------------------------------------------------------------------
 
@@ -317,11 +300,11 @@ class Contents:
         answers = self._flow.compare(order for order, _ in orders)
         for (_, files), answer in zip(orders, answers, strict=True):
             for file, found in zip(files, self._result(answer).found, strict=True):
-                self.tally.verified += file.whole or file in ended
+                self._report.files_verified += file.whole or file in ended
                 if found is None or 0 in found[0] or not found[1]:
-                    self.tally.wrong += 1
+                    self._report.verify_errors += 1
                     what = "could not be read back" if found is None else "does not hold what was written into it"
-                    self._warn(b"/" + join(file.directory, file.name), what)
+                    self._report.warn(b"/" + join(file.directory, file.name), what)
 
     def _shown(self, file: File) -> bytes:
-        return join(join(self._target, file.directory), file.name)
+        return self._directories.shown(join(file.directory, file.name))

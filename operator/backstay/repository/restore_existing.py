@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NamedTuple, get_args
 
@@ -24,6 +25,27 @@ class Choice(NamedTuple):
 
 Select = Callable[[bytes, bool], Choice]
 """The choice for a path, relative to the root of the tree and beginning with a slash, of a directory or not."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a restore treats what is there; see Repository.restore. Raises ValueError for an `overwrite` that is none."""
+
+    overwrite: Overwrite = "always"
+    delete: bool = False
+    select: Select | None = None
+    verify: bool = False
+    dry_run: bool = False
+    sparse: bool = True
+
+    def __post_init__(self) -> None:
+        if self.overwrite not in MODES:
+            raise ValueError(f"overwrite is one of {', '.join(MODES)}, not {self.overwrite!r}")
+
+    @property
+    def replace(self) -> bool:
+        """Whether anything that stands in a place may go."""
+        return self.overwrite != "never"
 
 
 class Action(Enum):

@@ -41,14 +41,14 @@ class Flow:
         target: bytes,
         root: int,
         crew: Crew | None,
-        told: Callable[[Portion], None],
+        tell: Callable[[int, int], None],
         *,
         replace: bool,
         sparse: bool,
     ) -> None:
-        """`root`: a descriptor of the target. `told`: called in some thread when a portion is written."""
+        """`root`: a descriptor of the target. `tell`: takes files and bytes that are done, in some thread."""
         self._reader = reader
-        self._told = told
+        self._tell = tell
         self._crew = crew
         self._stopped = threading.Event()
         self._mutex = threading.Lock()
@@ -128,7 +128,7 @@ class Flow:
             if use is not None:
                 use.less()
         assert isinstance(answer, Written)
-        self._told(portion)
+        self._tell(portion.finishes, portion.size)
         return answer, portion
 
     def _compare(self, order: Compare) -> Compared:

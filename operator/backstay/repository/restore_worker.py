@@ -17,7 +17,7 @@ from backstay.repository.crew import Channel, Crew
 from backstay.repository.crypto import Key
 from backstay.repository.errors import Corrupted, TargetError
 from backstay.repository.metadata import Losses
-from backstay.repository.restore_directories import Directories, join
+from backstay.repository.restore_directories import Directories
 from backstay.repository.restore_files import Occupied, target_error
 from backstay.repository.restore_orders import Candidate, Compare, Compared, Loss, Part, Setup, Write, Written
 
@@ -61,7 +61,7 @@ class Worker:
         if (status.st_dev, status.st_ino) != setup.identity:
             os.close(self._root)
             raise TargetError(f"restoring into {os.fsdecode(setup.target)}: it was replaced while the restore began")
-        self._directories = Directories(self._root)
+        self._directories = Directories(self._root, setup.target)
 
     def close(self) -> None:
         """Give the target back."""
@@ -98,7 +98,7 @@ class Worker:
         try:
             return _Place(path, self._directories.descriptor(path))
         except OSError as error:
-            raise target_error(error, join(self._setup.target, path)) from error
+            raise target_error(error, self._directories.shown(path)) from error
 
     def _shown(self, place: _Place, name: bytes) -> bytes:
         return self._setup.target + place.path + b"/" + name

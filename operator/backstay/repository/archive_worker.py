@@ -17,7 +17,8 @@ from backstay.repository.chunker import Chunker
 from backstay.repository.crew import Channel, Crew
 from backstay.repository.crypto import OVERHEAD, Key
 from backstay.repository.pack import PackBuilder
-from backstay.repository.scanner import Below, Done, Scanner, Task
+from backstay.repository.scan_orders import Below, Done, Task
+from backstay.repository.scanner import Scanner
 
 
 class Ask(msgspec.Struct, tag=True, array_like=True):

@@ -38,7 +38,8 @@ from backstay.repository.crew import Channel, Crew
 from backstay.repository.errors import Corrupted, SourceError
 from backstay.repository.outcome import Archive, Progress, Warning
 from backstay.repository.reader import Reader
-from backstay.repository.scanner import WARNINGS, Below, Done, Exclude, Scanner, Settings, Task
+from backstay.repository.scan_orders import Below, Done, Exclude, Settings, Task
+from backstay.repository.scanner import WARNINGS, Scanner
 from backstay.repository.snapshot import Snapshot
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from backstay.repository import rfc3339, tree
 from backstay.repository.blob import BlobType
 from backstay.repository.errors import RepositoryError, SourceError
 from backstay.repository.metadata import SELINUX
+from backstay.repository.node_text import device_number
 from backstay.repository.outcome import Archive, Progress, Warning
-from backstay.repository.scanner import device_number
 from backstay.repository.snapshot import Snapshot
 from backstay.repository.tree import Node
 

@@ -34,7 +34,7 @@ from backstay.repository.lock import Lock
 from backstay.repository.outcome import Archive, Progress
 from backstay.repository.reader import Reader
 from backstay.repository.s3 import S3Store
-from backstay.repository.scanner import Exclude
+from backstay.repository.scan_orders import Exclude
 from backstay.repository.snapshot import Snapshot
 from backstay.repository.store import Store
 from backstay.repository.virtual import Subtree

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backstay.repository import Repository
-from backstay.repository import index as index_file
-from backstay.repository.blob import BlobType
-from backstay.repository.local import LocalStore
-from backstay.repository.pack import Entry
+from backstay.repository.format import index as index_file
+from backstay.repository.format.blob import BlobType
+from backstay.repository.format.pack import Entry
+from backstay.repository.stores.local import LocalStore
 from tests.bench.measure import measure
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from backstay.repository import Node, Repository, tree
+from backstay.repository import Node, Repository
+from backstay.repository.format import tree
 
 Contents = dict[bytes, dict[str, Any]]
 _TYPES = {

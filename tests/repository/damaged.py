@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backstay.repository import Node, Repository, Snapshot, tree
-from backstay.repository import index as index_file
-from backstay.repository.blob import BlobType
-from backstay.repository.index import Entry
-from backstay.repository.tree import MODE_DIR
+from backstay.repository import Node, Repository, Snapshot
+from backstay.repository.format import index as index_file
+from backstay.repository.format import tree
+from backstay.repository.format.blob import BlobType
+from backstay.repository.format.index import Entry
+from backstay.repository.format.tree import MODE_DIR
 from tests.repository.conftest import PASSWORD
 from tests.unit.repository.memory_store import MemoryStore
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from backstay.repository import AccessDenied, Repository, RepositoryLocked, Snapshot, lock, tree
-from backstay.repository.blob import BlobType
-from backstay.repository.checker import MOST, Finding, Report, check
-from backstay.repository.index import Entry
-from backstay.repository.subset import Subset
+from backstay.repository import AccessDenied, Repository, RepositoryLocked, Snapshot, lock
+from backstay.repository.check.checker import MOST, Finding, Report, check
+from backstay.repository.check.subset import Subset
+from backstay.repository.format import tree
+from backstay.repository.format.blob import BlobType
+from backstay.repository.format.index import Entry
 from tests.repository.damaged import (
     TIME,
     LocalRestic,
@@ -234,7 +235,7 @@ def test_objects_whose_contents_were_swapped_are_found(sample: Sample, prefix: s
         sample.put_index([(pack_id, entries)])
         sample.put_index([other])
     if prefix == "keys/":
-        from backstay.repository import keys
+        from backstay.repository.format import keys
 
         keys.add(sample.store, "another password", sample.repository.codec.key)
     one, other_name = sample.names(prefix)

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from backstay.cli.main import main
 from backstay.repository import Repository, S3Location, S3Store
-from backstay.repository.local import LocalStore
+from backstay.repository.stores.local import LocalStore
 from tests.repository.conftest import PASSWORD, Restic
 from tests.repository.seaweed import ACCESS_KEY, SECRET_KEY
 

@@ -22,10 +22,10 @@ from pathlib import Path
 import pytest
 
 from backstay.repository import Repository, RepositoryLocked, Snapshot, Unreachable, lock
-from backstay.repository.forget import forget
-from backstay.repository.local import LocalStore
 from backstay.repository.lock import unlock
-from backstay.repository.prune import PruneOptions, prune
+from backstay.repository.prune.forget import forget
+from backstay.repository.prune.prune import PruneOptions, prune
+from backstay.repository.stores.local import LocalStore
 from tests.repository.conftest import PASSWORD, local_restic
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

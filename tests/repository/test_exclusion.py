@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from backstay.repository import Repository
-from backstay.repository.exclusion_tag import CACHEDIR, Tag, tag_of
-from backstay.repository.patterns import Patterns, from_file
+from backstay.repository.archive.exclusion_tag import CACHEDIR, Tag, tag_of
+from backstay.repository.archive.patterns import Patterns, from_file
 from tests.repository.conftest import Restic
 
 FILES = """a b foo/a foo/b/c foo/b/foo foo/bar/x.o foo/x.o foo/baz/qux/x.c bar/foo/b x/a/b/c/d x/y/a/b Foo/A.O

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backstay.repository import Repository
-from backstay.repository.local import LocalStore
+from backstay.repository.stores.local import LocalStore
 from tests.repository.contents import Contents, by_engine, digested, linked, on_disk
 from tests.repository.golden.make import HERE, PASSWORD, SECOND_PASSWORD, WRITERS
 from tests.repository.independent_reader import Reader, directory

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from backstay.repository import Node, Repository, UnsafeName, blob, tree
-from backstay.repository.blob import BlobType
-from backstay.repository.tree import MODE_DIR, MODE_SYMLINK, json_string
+from backstay.repository import Node, Repository, UnsafeName
+from backstay.repository.format import blob, tree
+from backstay.repository.format.blob import BlobType
+from backstay.repository.format.tree import MODE_DIR, MODE_SYMLINK, json_string
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 

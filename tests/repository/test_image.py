@@ -25,9 +25,9 @@ from backstay.repository import (
     SourceError,
     TargetError,
     UnsafeName,
-    image,
 )
-from backstay.repository.image_restorer import PIECE
+from backstay.repository.archive import image
+from backstay.repository.restore.image_restorer import PIECE
 from tests.repository.conftest import Restic
 from tests.repository.filesystem import MIB, allocated, noise, text
 from tests.unit.repository.memory_store import MemoryStore
@@ -290,7 +290,7 @@ def test_zeros_are_written_where_the_kernel_makes_no_holes(
     source = make_image(tmp_path / "disk.img")
     node, _ = store(small_repository, source)
     (tmp_path / "target").write_bytes(noise(40 * MIB, 4))
-    monkeypatch.setattr("backstay.repository.image_restorer._fallocate", lambda: lambda *arguments: -1)
+    monkeypatch.setattr("backstay.repository.restore.image_restorer._fallocate", lambda: lambda *arguments: -1)
 
     image.restore(small_repository, node, str(tmp_path / "target"))
 
@@ -329,9 +329,9 @@ def test_whatever_stands_in_a_target_it_becomes_the_image(
         patch.setattr(os, "fsync", lambda descriptor: None)
         patch.setattr(image, "blob_size", lambda size: 4096)
         patch.setattr(image, "SPARSE_MARK", 1024)
-        patch.setattr("backstay.repository.image_restorer.PIECE", 1024)
-        patch.setattr("backstay.repository.image_restorer._ZERO_PIECE", bytes(1024))
-        patch.setattr("backstay.repository.image_restorer.PART", 8192)
+        patch.setattr("backstay.repository.restore.image_restorer.PIECE", 1024)
+        patch.setattr("backstay.repository.restore.image_restorer._ZERO_PIECE", bytes(1024))
+        patch.setattr("backstay.repository.restore.image_restorer.PART", 8192)
         repository = PROPERTY_REPOSITORY
         node, _ = store(repository, source)
 

@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from backstay.repository import LockLost, Repository, RepositoryLocked, S3Store, Snapshot
+from backstay.repository.format.rfc3339 import from_datetime
 from backstay.repository.lock import unlock
-from backstay.repository.rfc3339 import from_datetime
 from tests.repository.conftest import Restic
 
 

@@ -11,21 +11,12 @@ from typing import Any
 import boto3
 import pytest
 
-from backstay.repository import (
-    ObjectNotFound,
-    Repository,
-    S3Credentials,
-    S3Location,
-    S3Store,
-    Snapshot,
-    StoreRefused,
-    object_lock,
-    versions,
-)
-from backstay.repository.as_of import AsOfStore
+from backstay.repository import ObjectNotFound, Repository, S3Credentials, S3Location, S3Store, Snapshot, StoreRefused
 from backstay.repository.errors import ObjectLockUnavailable
-from backstay.repository.object_lock import Deleted, Retention
-from backstay.repository.versions import history
+from backstay.repository.stores import object_lock, versions
+from backstay.repository.stores.as_of import AsOfStore
+from backstay.repository.stores.object_lock import Deleted, Retention
+from backstay.repository.stores.versions import history
 from tests.repository.conftest import PASSWORD
 from tests.repository.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
 

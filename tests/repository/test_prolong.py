@@ -12,12 +12,12 @@ import pytest
 
 from backstay.repository import Repository, S3Credentials, S3Location, S3Store, Snapshot
 from backstay.repository.errors import ObjectLockUnavailable
-from backstay.repository.forget import forget
-from backstay.repository.local import LocalStore
-from backstay.repository.object_lock import Retention
-from backstay.repository.prolong import extend_retention
-from backstay.repository.prune import PruneOptions, prune
-from backstay.repository.versions import histories
+from backstay.repository.prune.forget import forget
+from backstay.repository.prune.prolong import extend_retention
+from backstay.repository.prune.prune import PruneOptions, prune
+from backstay.repository.stores.local import LocalStore
+from backstay.repository.stores.object_lock import Retention
+from backstay.repository.stores.versions import histories
 from tests.repository.conftest import PASSWORD
 from tests.repository.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from backstay.repository import Corrupted, Progress, Repository, RepositoryLocked, Snapshot, SnapshotNotFound
-from backstay.repository.forget import forget
-from backstay.repository.local import LocalStore
-from backstay.repository.prune import PruneOptions, PruneReport, prune
+from backstay.repository.prune.forget import forget
+from backstay.repository.prune.prune import PruneOptions, PruneReport, prune
+from backstay.repository.stores.local import LocalStore
 from tests.repository.conftest import PASSWORD, LocalRestic, local_restic
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

@@ -8,19 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from backstay.repository import (
-    Corrupted,
-    RepositoryLocked,
-    Snapshot,
-    SnapshotNotFound,
-    Unreachable,
-    lock,
-    tree,
-)
-from backstay.repository.blob import BlobType
-from backstay.repository.checker import check
+from backstay.repository import Corrupted, RepositoryLocked, Snapshot, SnapshotNotFound, Unreachable, lock
+from backstay.repository.check.checker import check
+from backstay.repository.check.subset import Subset
+from backstay.repository.format import tree
+from backstay.repository.format.blob import BlobType
 from backstay.repository.repair import repair_index, repair_packs, repair_snapshots
-from backstay.repository.subset import Subset
 from tests.repository.damaged import TIME, LocalRestic, Sample, copy_of, directory, file, make_sample, noise
 
 ALL = Subset()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from backstay.repository import Repository, S3Store, Snapshot, Summary
-from backstay.repository.local import LocalStore
+from backstay.repository.stores.local import LocalStore
 from tests.repository import fusermount
 from tests.repository.conftest import PASSWORD, Restic
 from tests.repository.contents import Contents, by_engine, on_disk

@@ -9,23 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from backstay.repository import (
-    Corrupted,
-    Node,
-    Repository,
-    Restoration,
-    S3Store,
-    TargetError,
-    blob,
-    restore_contents,
-    tree,
-)
-from backstay.repository.blob import BlobType
+from backstay.repository import Corrupted, Node, Repository, Restoration, S3Store, TargetError
 from backstay.repository.crew import Crew
-from backstay.repository.local import LocalStore
-from backstay.repository.restore_existing import Choice
-from backstay.repository.restore_flow import Flow
-from backstay.repository.tree import MODE_DIR
+from backstay.repository.format import blob, tree
+from backstay.repository.format.blob import BlobType
+from backstay.repository.format.tree import MODE_DIR
+from backstay.repository.restore import contents as restore_contents
+from backstay.repository.restore.existing import Choice
+from backstay.repository.restore.flow import Flow
+from backstay.repository.stores.local import LocalStore
 from tests.repository.conftest import PASSWORD, Restic
 from tests.repository.filesystem import MIB, allocated, describe, make_tree, noise, text
 

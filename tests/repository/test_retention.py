@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from backstay.repository import ForgetRefused, Repository, Snapshot
-from backstay.repository.local import LocalStore
-from backstay.repository.retention import KeepPolicy, apply, group, parse_duration
-from backstay.repository.rfc3339 import to_datetime
+from backstay.repository.format.rfc3339 import to_datetime
+from backstay.repository.prune.retention import KeepPolicy, apply, group, parse_duration
+from backstay.repository.stores.local import LocalStore
 from tests.repository.conftest import PASSWORD, Restic, local_restic
 
 BERLIN = ZoneInfo("Europe/Berlin")

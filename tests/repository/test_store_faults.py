@@ -11,9 +11,10 @@ from email.utils import formatdate
 
 import pytest
 
-from backstay.repository import AccessDenied, Repository, S3Credentials, S3Location, S3Store, Unreachable, s3, s3_client
+from backstay.repository import AccessDenied, Repository, S3Credentials, S3Location, S3Store, Unreachable
 from backstay.repository.errors import StoreFull, StoreRefused
-from backstay.repository.s3 import Integrity
+from backstay.repository.stores import s3, s3_client
+from backstay.repository.stores.s3 import Integrity
 from tests.repository.conftest import PASSWORD
 from tests.repository.faulty_proxy import Fault, FaultyProxy, right
 from tests.repository.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
@@ -64,12 +65,18 @@ def test_an_upload_survives_what_passes_and_arrives_as_it_was(far: S3Store, prox
     ],
     ids=lambda fault: fault.kind,
 )
-def test_a_download_survives_what_passes(far: S3Store, proxy: FaultyProxy, fault: Fault) -> None:
+@pytest.mark.parametrize("into", [False, True])
+def test_a_download_survives_what_passes(far: S3Store, proxy: FaultyProxy, fault: Fault, into: bool) -> None:
     far.put("data/00/pack", CONTENT)
     proxy.faults.append(replace(fault))
+    room = bytearray(len(CONTENT) - 2000)
 
-    assert far.get("data/00/pack", 1000, len(CONTENT) - 2000) == CONTENT[1000:-1000]
+    if into:
+        far.get_into("data/00/pack", 1000, memoryview(room))
+    else:
+        room[:] = far.get("data/00/pack", 1000, len(room))
 
+    assert room == CONTENT[1000:-1000]
     assert proxy.faults[0].times == 0
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from backstay.repository import AccessDenied, S3Location, S3Store, s3_client
+from backstay.repository import AccessDenied, S3Location, S3Store
+from backstay.repository.stores import s3_client
 from tests.repository.seaweed import ACCESS_KEY, SECRET_KEY
 
 

@@ -25,7 +25,7 @@ from backstay.repository import (
     StoreRefused,
 )
 from backstay.repository.errors import StoreFull
-from backstay.repository.local import LocalStore
+from backstay.repository.stores.local import LocalStore
 from tests.repository.conftest import PASSWORD
 
 ID = "ab" * 32
@@ -233,7 +233,7 @@ def test_a_write_that_fails_leaves_nothing_and_says_why(
 def test_a_process_that_is_killed_leaves_only_whole_objects(local: LocalStore, directory: Path) -> None:
     script = """
 import sys
-from backstay.repository.local import LocalStore
+from backstay.repository.stores.local import LocalStore
 store = LocalStore(sys.argv[1])
 for number in range(100000):
     store.put(f"data/{number % 256:02x}/{number}", bytes([number % 256]) * 300000)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from backstay.repository import Archive, Progress, Repository, Snapshot, Unreachable, UnsafeName, stream
+from backstay.repository import Archive, Progress, Repository, Snapshot, Unreachable, UnsafeName
+from backstay.repository.archive import stream
 from tests.repository.conftest import Restic
 from tests.repository.filesystem import MIB, noise, text
 from tests.unit.repository.memory_store import MemoryStore
@@ -162,7 +163,8 @@ def test_progress_ends_at_the_stream_s_size(small_repository: Repository) -> Non
 MEASURE = """
 import re, sys
 from datetime import UTC, datetime
-from backstay.repository import Repository, stream
+from backstay.repository import Repository
+from backstay.repository.archive import stream
 from tests.unit.repository.memory_store import MemoryStore
 
 class Sink(MemoryStore):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backstay.repository import keys, lock
+from backstay.repository import lock
+from backstay.repository.format import keys
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backstay.repository.errors import AccessDenied, WrongPassword
-from backstay.repository.s3 import S3Credentials
+from backstay.repository.stores.s3 import S3Credentials
 
 
 @dataclass(frozen=True)

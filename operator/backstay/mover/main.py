@@ -75,10 +75,10 @@ def _carry_out(environment: Mapping[str, str], report: Report) -> list[dict[str,
     from backstay.mover import credentials, volumes
     from backstay.mover.order import BackupOrder, OrderError, parse
     from backstay.repository.crew import Crew
+    from backstay.repository.format.snapshot import now
     from backstay.repository.outcome import Progress
     from backstay.repository.repository import Repository
-    from backstay.repository.s3 import S3Location, S3Store
-    from backstay.repository.snapshot import now
+    from backstay.repository.stores.s3 import S3Location, S3Store
 
     text = environment.get("BACKSTAY_ORDER")
     if not text:

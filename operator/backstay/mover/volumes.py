@@ -11,13 +11,13 @@ from datetime import datetime
 from typing import Any
 
 from backstay.mover.order import BackupOrder, RestoreOrder, SourceVolume, TargetVolume
+from backstay.repository.archive.writer import Writer
 from backstay.repository.crew import Crew
 from backstay.repository.errors import SnapshotNotFound
+from backstay.repository.format.snapshot import Snapshot, Summary
+from backstay.repository.format.tree import Node
 from backstay.repository.outcome import Archive, Progress
 from backstay.repository.repository import Repository
-from backstay.repository.snapshot import Snapshot, Summary
-from backstay.repository.tree import Node
-from backstay.repository.writer import Writer
 
 BACKUP_TAG = "backstay.dev/backup="
 CLAIM_TAG = "backstay.dev/claim="

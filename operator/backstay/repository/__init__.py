@@ -4,6 +4,8 @@ Stock `restic` with the password reads everything that this package writes, and 
 Kubernetes. `Repository` is the way in; `S3Store` is where the objects lie; errors are told in `errors`.
 """
 
+from backstay.repository.archive.virtual import Subtree
+from backstay.repository.archive.writer import Writer
 from backstay.repository.errors import (
     AccessDenied,
     BucketNotFound,
@@ -28,14 +30,12 @@ from backstay.repository.errors import (
     UnsupportedRepository,
     WrongPassword,
 )
+from backstay.repository.format.snapshot import Snapshot, Summary
+from backstay.repository.format.tree import Node
 from backstay.repository.outcome import Archive, Progress, Restoration, Warning
 from backstay.repository.repository import Repository
-from backstay.repository.s3 import S3Credentials, S3Location, S3Store
-from backstay.repository.snapshot import Snapshot, Summary
-from backstay.repository.store import Store
-from backstay.repository.tree import Node
-from backstay.repository.virtual import Subtree
-from backstay.repository.writer import Writer
+from backstay.repository.stores.s3 import S3Credentials, S3Location, S3Store
+from backstay.repository.stores.store import Store
 
 __all__ = [
     "AccessDenied",

@@ -12,16 +12,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from backstay.repository import tree
-from backstay.repository.blob import BlobType
+from backstay.repository.format import tree
+from backstay.repository.format.blob import BlobType
+from backstay.repository.format.snapshot import Snapshot
 from backstay.repository.outcome import Progress
 from backstay.repository.reader import parse_id
-from backstay.repository.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from backstay.repository.archive.writer import Writer
     from backstay.repository.reader import Reader
     from backstay.repository.repository import Repository
-    from backstay.repository.writer import Writer
 
 _READERS = 4  # runs of blobs that are fetched, sealed and handed on at once
 _RUN_BYTES = 8 << 20  # stored bytes of data blobs that one of them takes

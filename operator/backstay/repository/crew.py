@@ -23,7 +23,7 @@ from typing import Self
 
 from backstay.repository import errors
 from backstay.repository.errors import RepositoryError, WorkerFailed
-from backstay.repository.pack import BUFFER_SIZE
+from backstay.repository.format.pack import BUFFER_SIZE
 
 MOST = 4  # processes; more would only wait for the one that uploads
 SLOT_BYTES = -(-BUFFER_SIZE // mmap.PAGESIZE) * mmap.PAGESIZE

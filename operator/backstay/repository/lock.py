@@ -29,12 +29,12 @@ from typing import Self
 
 import msgspec
 
-from backstay.repository import rfc3339
-from backstay.repository.blob import Codec
 from backstay.repository.errors import Corrupted, LockLost, ObjectNotFound, RepositoryError, RepositoryLocked
-from backstay.repository.malformed import MALFORMED, malformed
-from backstay.repository.snapshot import now
-from backstay.repository.store import Store
+from backstay.repository.format import rfc3339
+from backstay.repository.format.blob import Codec
+from backstay.repository.format.malformed import MALFORMED, malformed
+from backstay.repository.format.snapshot import now
+from backstay.repository.stores.store import Store
 
 STALE_AFTER = timedelta(minutes=30)
 REFRESH_SECONDS = 300.0

@@ -6,12 +6,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-from backstay.repository import pack, tree
-from backstay.repository.blob import BlobType, Codec
 from backstay.repository.errors import Corrupted, ObjectNotFound
-from backstay.repository.index import Index, Location
-from backstay.repository.store import Store
-from backstay.repository.tree import Node, NodeJSON
+from backstay.repository.format import pack, tree
+from backstay.repository.format.blob import BlobType, Codec
+from backstay.repository.format.index import Index, Location
+from backstay.repository.format.tree import Node, NodeJSON
+from backstay.repository.stores.store import Store
 
 WINDOW = 1 << 20  # bytes of a tree pack that are fetched at once: neighbours are wanted next
 _WINDOWS = 16  # windows kept

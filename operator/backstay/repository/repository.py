@@ -8,11 +8,7 @@ from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from backstay.repository import config, keys, snapshot, tree
-from backstay.repository.blob import Codec
-from backstay.repository.chunker import seed
-from backstay.repository.config import Config
-from backstay.repository.crypto import Key
+from backstay.repository.archive.writer import INDEX_BLOBS, INDEX_SECONDS, Writer
 from backstay.repository.errors import (
     Corrupted,
     NodeNotFound,
@@ -22,18 +18,22 @@ from backstay.repository.errors import (
     RepositoryNotFound,
     SnapshotNotFound,
 )
-from backstay.repository.index import Index
+from backstay.repository.format import config, keys, snapshot, tree
+from backstay.repository.format.blob import Codec
+from backstay.repository.format.chunker import seed
+from backstay.repository.format.config import Config
+from backstay.repository.format.crypto import Key
+from backstay.repository.format.index import Index
+from backstay.repository.format.snapshot import Snapshot
+from backstay.repository.format.tree import Node
 from backstay.repository.lock import REFRESH_SECONDS, Lock
 from backstay.repository.outcome import Progress, Restoration
 from backstay.repository.reader import Reader, parse_id
-from backstay.repository.snapshot import Snapshot
-from backstay.repository.store import Store
-from backstay.repository.tree import Node
-from backstay.repository.writer import INDEX_BLOBS, INDEX_SECONDS, Writer
+from backstay.repository.stores.store import Store
 
 if TYPE_CHECKING:
     from backstay.repository.crew import Crew
-    from backstay.repository.restore_existing import Overwrite, Select
+    from backstay.repository.restore.existing import Overwrite, Select
 
 _CONNECTIONS = 4  # small files that are read at once
 
@@ -255,8 +255,8 @@ class Repository:
 
         Raises UnsafeName, NoSpace, TargetError and Corrupted; what could not be carried over otherwise is a warning.
         """
-        from backstay.repository.restore_existing import Options
-        from backstay.repository.restorer import Restorer
+        from backstay.repository.restore.existing import Options
+        from backstay.repository.restore.restorer import Restorer
 
         options = Options(overwrite, delete, select, verify, dry_run, sparse)
         restorer = Restorer(

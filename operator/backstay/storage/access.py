@@ -15,14 +15,7 @@ from backstay.api.meta import InvalidObjectError, parse
 from backstay.api.storage import BackupStorage
 from backstay.kube.resource import STORAGES
 from backstay.kube.runtime import Runtime
-from backstay.repository import (
-    ObjectNotFound,
-    Repository,
-    RepositoryError,
-    RepositoryNotFound,
-    S3Location,
-    S3Store,
-)
+from backstay.repository import ObjectNotFound, Repository, RepositoryError, RepositoryNotFound, S3Location, S3Store
 from backstay.storage.errors import StorageError, explain
 from backstay.storage.secrets import StorageSecrets, read_secrets
 

@@ -20,8 +20,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backstay.repository import Repository, Snapshot, Summary, keys
-from backstay.repository.local import LocalStore
+from backstay.repository import Repository, Snapshot, Summary
+from backstay.repository.format import keys
+from backstay.repository.stores.local import LocalStore
 from tests.repository.contents import digested, on_disk
 from tests.repository.filesystem import MIB, noise, text
 from tests.repository.restic_binary import restic

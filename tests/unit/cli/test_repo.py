@@ -22,8 +22,8 @@ from backstay.cli.repo.restore import Selection
 from backstay.cli.repo.snapshots import grouping
 from backstay.cli.repo.verb import Duration, Moment, Size
 from backstay.repository import errors
+from backstay.repository.format.snapshot import Snapshot
 from backstay.repository.outcome import Progress
-from backstay.repository.snapshot import Snapshot
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from backstay.repository import Progress, Repository, RepositoryError, Snapshot, StoreRefused
-from backstay.repository.blob import BlobType
 from backstay.repository.crew import Crew
 from backstay.repository.errors import WorkerFailed
-from backstay.repository.store import Buffer
+from backstay.repository.format.blob import BlobType
+from backstay.repository.stores.store import Buffer
 from tests.unit.repository.memory_store import MemoryStore
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)

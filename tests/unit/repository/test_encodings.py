@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backstay.repository import Corrupted, Snapshot, Summary, UnsupportedRepository, config, pack, snapshot
-from backstay.repository import index as index_file
-from backstay.repository.blob import BlobType, Codec
-from backstay.repository.chunker import MAX_SIZE, MIN_SIZE, Chunker, seed
-from backstay.repository.crypto import OVERHEAD, Key
-from backstay.repository.index import Index
-from backstay.repository.pack import Entry
+from backstay.repository import Corrupted, Snapshot, Summary, UnsupportedRepository
+from backstay.repository.format import config, pack, snapshot
+from backstay.repository.format import index as index_file
+from backstay.repository.format.blob import BlobType, Codec
+from backstay.repository.format.chunker import MAX_SIZE, MIN_SIZE, Chunker, seed
+from backstay.repository.format.crypto import OVERHEAD, Key
+from backstay.repository.format.index import Index
+from backstay.repository.format.pack import Entry
 
 KEY = Key(bytes(range(32)), bytes(range(16)), bytes(range(16, 32)))
 CODEC = Codec(KEY)

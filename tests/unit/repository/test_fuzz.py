@@ -22,17 +22,18 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backstay.repository import Corrupted, Repository, RepositoryError, Snapshot, config, keys, pack, snapshot, tree
-from backstay.repository import index as index_file
-from backstay.repository.blob import BlobType, Codec
-from backstay.repository.checker import check
-from backstay.repository.crypto import Key
-from backstay.repository.index import Index
+from backstay.repository import Corrupted, Repository, RepositoryError, Snapshot
+from backstay.repository.check.checker import check
+from backstay.repository.check.pack_check import open_header
+from backstay.repository.check.subset import Subset
+from backstay.repository.format import config, keys, pack, snapshot, tree
+from backstay.repository.format import index as index_file
+from backstay.repository.format.blob import BlobType, Codec
+from backstay.repository.format.crypto import Key
+from backstay.repository.format.index import Index
+from backstay.repository.format.node_check import node_fault
+from backstay.repository.format.tree import Node
 from backstay.repository.lock import read_locks
-from backstay.repository.node_check import node_fault
-from backstay.repository.pack_check import open_header
-from backstay.repository.subset import Subset
-from backstay.repository.tree import Node
 from tests.unit.repository.memory_store import MemoryStore
 
 TIME = datetime(2026, 11, 24, tzinfo=UTC)

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from backstay.repository import LockLost, RepositoryLocked, Unreachable, lock
-from backstay.repository.blob import Codec
-from backstay.repository.crypto import Key
+from backstay.repository.format.blob import Codec
+from backstay.repository.format.crypto import Key
 from backstay.repository.lock import Lock, LockInfo, read_locks, unlock
 from tests.unit.repository.memory_store import MemoryStore
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backstay.repository.archive.exclusion_tag import CACHEDIR, Tag, excluded_by_content, tag_of
+from backstay.repository.archive.patterns import Patterns, from_file
 from backstay.repository.errors import InvalidPattern
-from backstay.repository.exclusion_tag import CACHEDIR, Tag, excluded_by_content, tag_of
-from backstay.repository.patterns import Patterns, from_file
 
 MATCHES = [
     ("foo", ["/foo", "/a/foo", "/a/foo/b"], ["/food", "/a/afoo", "/FOO"]),

@@ -21,14 +21,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backstay.repository import Node, Repository, Snapshot, Summary, config, pack, rfc3339, snapshot, tree
-from backstay.repository import index as index_file
-from backstay.repository.blob import BlobType, Codec
-from backstay.repository.chunker import MAX_SIZE, MIN_SIZE, Chunker
-from backstay.repository.config import Config
-from backstay.repository.crypto import OVERHEAD, Key
-from backstay.repository.index import Index
-from backstay.repository.pack import Entry
+from backstay.repository import Node, Repository, Snapshot, Summary
+from backstay.repository.format import config, pack, rfc3339, snapshot, tree
+from backstay.repository.format import index as index_file
+from backstay.repository.format.blob import BlobType, Codec
+from backstay.repository.format.chunker import MAX_SIZE, MIN_SIZE, Chunker
+from backstay.repository.format.config import Config
+from backstay.repository.format.crypto import OVERHEAD, Key
+from backstay.repository.format.index import Index
+from backstay.repository.format.pack import Entry
 from tests.repository.contents import by_engine, linked, on_disk
 from tests.repository.independent_reader import Reader, nanoseconds, unix_mode, unquote
 from tests.unit.repository.memory_store import MemoryStore

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from backstay.repository import Repository, RepositoryLocked, Snapshot, Unreachable
-from backstay.repository.forget import forget
 from backstay.repository.lock import unlock
-from backstay.repository.prune import PruneOptions, prune
+from backstay.repository.prune.forget import forget
+from backstay.repository.prune.prune import PruneOptions, prune
 from tests.unit.repository.memory_store import MemoryStore
 
 START = datetime(2026, 11, 24, tzinfo=UTC)

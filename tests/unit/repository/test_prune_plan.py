@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backstay.repository.blob import BlobType
-from backstay.repository.prune_plan import PackState, PruneOptions, allowed_unused, decide, parse_size
+from backstay.repository.format.blob import BlobType
+from backstay.repository.prune.plan import PackState, PruneOptions, allowed_unused, decide, parse_size
 
 MIB = 1 << 20
 

@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 
 from backstay.repository import Corrupted
-from backstay.repository.index import Location
-from backstay.repository.metadata import Attributes
-from backstay.repository.restore_existing import Action, Overwrite, decide
-from backstay.repository.restore_plan import GAP, LARGEST, PORTION, RANGE, File, Wanted, ranges
+from backstay.repository.format.index import Location
+from backstay.repository.restore.existing import Action, Overwrite, decide
+from backstay.repository.restore.metadata import Attributes
+from backstay.repository.restore.plan import GAP, LARGEST, PORTION, RANGE, File, Wanted, ranges
 
 PACK, OTHER = b"p" * 32, b"q" * 32
 KIB, MIB = 1 << 10, 1 << 20

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from backstay.repository import ForgetRefused, Snapshot
-from backstay.repository.retention import Duration, KeepPolicy, apply, group, parse_duration
-from backstay.repository.snapshot import decode, encode
+from backstay.repository.format.snapshot import decode, encode
+from backstay.repository.prune.retention import Duration, KeepPolicy, apply, group, parse_duration
 
 MIDNIGHT = datetime(2026, 3, 1, tzinfo=UTC)
 

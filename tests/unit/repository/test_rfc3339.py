@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backstay.repository import rfc3339
+from backstay.repository.format import rfc3339
 
 
 @given(st.integers(min_value=-62167219200 * 10**9, max_value=253402300799 * 10**9 + 999_999_999))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from backstay.repository import Repository
+from backstay.repository.archive.roots import Root, Saver, plan
 from backstay.repository.errors import SourceError
-from backstay.repository.roots import Root, Saver, plan
 from tests.unit.repository.memory_store import MemoryStore
 
 

@@ -29,7 +29,7 @@ from backstay.repository.errors import (
     StoreRefused,
     Unreachable,
 )
-from backstay.repository.s3_errors import Trouble, judge
+from backstay.repository.stores.s3_errors import Trouble, judge
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 URL = "https://s3.example.com"

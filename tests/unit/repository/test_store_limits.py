@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backstay.repository.rate_limit import RateLimit
-from backstay.repository.s3_body import UploadBody
+from backstay.repository.stores.rate_limit import RateLimit
+from backstay.repository.stores.s3_body import UploadBody
 
 
 @dataclass

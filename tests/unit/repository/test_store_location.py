@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from backstay.repository.errors import StoreRefused
-from backstay.repository.local import LocalLocation, LocalStore
-from backstay.repository.location import open_store, parse
-from backstay.repository.object_lock import Retention
-from backstay.repository.s3 import S3Location, S3Store
+from backstay.repository.stores.local import LocalLocation, LocalStore
+from backstay.repository.stores.location import open_store, parse
+from backstay.repository.stores.object_lock import Retention
+from backstay.repository.stores.s3 import S3Location, S3Store
 
 
 @pytest.mark.parametrize(

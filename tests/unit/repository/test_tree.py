@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backstay.repository import Corrupted, Node, tree
+from backstay.repository import Corrupted, Node
+from backstay.repository.format import tree
 
 ID = "ab" * 32
 

@@ -20,7 +20,7 @@ from backstay.repository import (
     Unreachable,
     UnsafeName,
 )
-from backstay.repository.pack import name as pack_name
+from backstay.repository.format.pack import name as pack_name
 from tests.unit.repository.memory_store import MemoryStore
 
 TIME = datetime(2026, 11, 24, tzinfo=UTC)

@@ -18,11 +18,11 @@ from backstay.cli.repo.output import Output, Tell, duration, size
 from backstay.cli.repo.verb import Incomplete, Moment, Size, verb
 
 if TYPE_CHECKING:
+    from backstay.repository.archive.writer import Writer
     from backstay.repository.crew import Crew
+    from backstay.repository.format.snapshot import Snapshot
     from backstay.repository.outcome import Archive
     from backstay.repository.repository import Repository
-    from backstay.repository.snapshot import Snapshot
-    from backstay.repository.writer import Writer
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _listed(files: Sequence[str]) -> Iterator[str]:
 
 def patterns_from(files: Sequence[str]) -> Iterator[str]:
     """The patterns in files."""
-    from backstay.repository.patterns import from_file
+    from backstay.repository.archive.patterns import from_file
 
     for file in files:
         yield from from_file(_content(file, "patterns"), os.environ)
@@ -259,7 +259,7 @@ class _Run:
         if plan.command:
             with _output_of(plan.command) as descriptor:
                 return self._stream(writer, descriptor, tell)
-        from backstay.repository import roots
+        from backstay.repository.archive import roots
 
         def archive(path: str, **options: Any) -> Archive:
             return writer.backup(path, crew=self._crew, one_file_system=plan.one_file_system, **options)
@@ -276,7 +276,7 @@ class _Run:
         ).save(roots.plan(plan.targets))
 
     def _stream(self, writer: Writer, descriptor: int, tell: Tell) -> Archive:
-        from backstay.repository import stream
+        from backstay.repository.archive import stream
 
         def read(room: memoryview) -> int:
             return os.readv(descriptor, [room])
@@ -291,7 +291,7 @@ class _Run:
         import pwd
 
         from backstay import __version__
-        from backstay.repository.snapshot import Snapshot, Summary
+        from backstay.repository.format.snapshot import Snapshot, Summary
 
         plan = self._plan
         try:
@@ -333,7 +333,7 @@ class _Run:
     def _tell(self, archive: Archive, snapshot: Snapshot, snapshot_id: str) -> None:
         from dataclasses import asdict
 
-        from backstay.repository import rfc3339
+        from backstay.repository.format import rfc3339
 
         output, dry_run = self._output, self._plan.dry_run
         assert snapshot.summary is not None
@@ -362,7 +362,7 @@ class _Run:
 
 
 def _save_image(*arguments: Any, **options: Any) -> Archive:
-    from backstay.repository import image
+    from backstay.repository.archive import image
 
     return image.save(*arguments, **options)
 

@@ -14,8 +14,8 @@ from backstay.cli.repo.output import Output
 from backstay.repository.errors import SnapshotNotFound
 
 if TYPE_CHECKING:
+    from backstay.repository.format.snapshot import Snapshot
     from backstay.repository.repository import Repository
-    from backstay.repository.snapshot import Snapshot
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -131,6 +131,6 @@ def several(repository: Repository, texts: Sequence[str], only: Filter, output: 
 
 def tree_of(repository: Repository, snapshot: Snapshot, folder: str) -> str:
     """The id of the tree that is meant. Raises NodeNotFound."""
-    from backstay.repository.find import subtree
+    from backstay.repository.queries.find import subtree
 
     return subtree(repository, snapshot.tree, folder)

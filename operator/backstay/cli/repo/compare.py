@@ -26,7 +26,7 @@ def diff(settings: Settings, output: Output, before: str, after: str, metadata: 
     M? its content changed and nothing else, as when a disk rots
     """
     from backstay.cli.repo.session import open_repository, reading
-    from backstay.repository.diff import Comparison
+    from backstay.repository.queries.diff import Comparison
 
     repository = open_repository(settings)
     with reading(repository, settings, output):
@@ -83,7 +83,7 @@ def stats(settings: Settings, output: Output, ids: tuple[str, ...], only: Filter
     raw-data           what lies in the repository for them
     """
     from backstay.cli.repo.session import open_repository, reading
-    from backstay.repository.stats import count
+    from backstay.repository.queries.stats import count
 
     repository = open_repository(settings)
     with reading(repository, settings, output), output.progress("stats") as tell:

@@ -14,9 +14,9 @@ from backstay.cli.repo.output import Output, size
 from backstay.cli.repo.verb import verb
 
 if TYPE_CHECKING:
-    from backstay.repository.find import Found
+    from backstay.repository.format.tree import Node
+    from backstay.repository.queries.find import Found
     from backstay.repository.repository import Repository
-    from backstay.repository.tree import Node
 
 
 @verb("ls")
@@ -39,7 +39,7 @@ def ls(
     """List what is in a snapshot, which is named by an id or `latest`, with a folder after a colon if wanted."""
     from backstay.cli.repo.session import open_repository, reading
     from backstay.cli.repo.snapshots import document, headline
-    from backstay.repository.find import walk
+    from backstay.repository.queries.find import walk
 
     wanted = [directory.rstrip("/") or "/" for directory in directories]
     if any(not directory.startswith("/") for directory in wanted):
@@ -81,7 +81,7 @@ def _below(path: str, wanted: list[str]) -> bool:
 
 def node_document(found: Found) -> dict[str, Any]:
     """A node as restic's `ls --json` has it."""
-    from backstay.repository import rfc3339
+    from backstay.repository.format import rfc3339
 
     node = found.node
     document: dict[str, Any] = {

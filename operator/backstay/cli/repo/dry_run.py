@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backstay.repository.store import Buffer, Store
+from backstay.repository.stores.store import Buffer, Store
 
 
 class DryStore:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from backstay.repository.errors import RepositoryError, WrongPassword
 
 if TYPE_CHECKING:
-    from backstay.repository.object_lock import Retention
-    from backstay.repository.s3 import S3Credentials
-    from backstay.repository.store import Store
+    from backstay.repository.stores.object_lock import Retention
+    from backstay.repository.stores.s3 import S3Credentials
+    from backstay.repository.stores.store import Store
 
 
 class InvalidSetting(RepositoryError):  # noqa: N818  (named as the engine's errors are)
@@ -155,8 +155,8 @@ def _line(file: str, what: str) -> str:
 
 def open_store(settings: Settings) -> Store:
     """The place where the repository's objects lie. Nothing is sent yet, but for what Object Lock asks first."""
-    from backstay.repository import location
-    from backstay.repository.local import LocalLocation
+    from backstay.repository.stores import location
+    from backstay.repository.stores.local import LocalLocation
 
     variables = settings.environment
     extended = dict(_pair(text) for text in settings.extended)
@@ -191,11 +191,11 @@ def open_store(settings: Settings) -> Store:
         **options,
     )
     if settings.as_of is not None:
-        from backstay.repository.as_of import AsOfStore
+        from backstay.repository.stores.as_of import AsOfStore
 
         return AsOfStore(store, settings.as_of)  # type: ignore[arg-type]
     if settings.object_lock:
-        from backstay.repository.object_lock import require
+        from backstay.repository.stores.object_lock import require
 
         require(store)  # type: ignore[arg-type]
     return store
@@ -203,7 +203,7 @@ def open_store(settings: Settings) -> Store:
 
 def _credentials(variables: Mapping[str, str]) -> S3Credentials | None:
     """Keys out of AWS's variables; None: botocore looks where AWS's own tools look."""
-    from backstay.repository.s3 import S3Credentials
+    from backstay.repository.stores.s3 import S3Credentials
 
     key, secret = variables.get("AWS_ACCESS_KEY_ID", ""), variables.get("AWS_SECRET_ACCESS_KEY", "")
     return S3Credentials(key, secret, variables.get("AWS_SESSION_TOKEN", "")) if key and secret else None
@@ -212,7 +212,7 @@ def _credentials(variables: Mapping[str, str]) -> S3Credentials | None:
 def _retention(text: str) -> Retention | None:
     if not text:
         return None
-    from backstay.repository.object_lock import Retention
+    from backstay.repository.stores.object_lock import Retention
 
     mode, _, days = text.partition(":")
     try:

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from backstay.repository.exclusion_tag import Tag
-    from backstay.repository.patterns import Patterns
+    from backstay.repository.archive.exclusion_tag import Tag
+    from backstay.repository.archive.patterns import Patterns
 
 _DIRECTORIES = 256  # whose tags are remembered
 
@@ -40,19 +40,19 @@ class Exclusion:
 
     @cached_property
     def _exact(self) -> Patterns:
-        from backstay.repository.patterns import Patterns
+        from backstay.repository.archive.patterns import Patterns
 
         return Patterns.parse(self.patterns)
 
     @cached_property
     def _folded(self) -> Patterns:
-        from backstay.repository.patterns import Patterns
+        from backstay.repository.archive.patterns import Patterns
 
         return Patterns.parse(self.ignoring_case, ignore_case=True)
 
     @cached_property
     def _tags(self) -> tuple[Tag, ...]:
-        from backstay.repository.exclusion_tag import Tag
+        from backstay.repository.archive.exclusion_tag import Tag
 
         return tuple(Tag.parse(text) for text in self.if_present)
 
@@ -72,7 +72,7 @@ class Exclusion:
     def _tagged(self, path: bytes) -> bool:
         directory, _, name = path.rpartition(b"/")
         if directory not in self._kept:
-            from backstay.repository.exclusion_tag import tag_of
+            from backstay.repository.archive.exclusion_tag import tag_of
 
             if len(self._kept) >= _DIRECTORIES:
                 self._kept.clear()

@@ -16,8 +16,8 @@ from backstay.cli.repo.output import Output
 from backstay.cli.repo.verb import verb
 
 if TYPE_CHECKING:
-    from backstay.repository.retention import Decision, Duration, Group, KeepPolicy
-    from backstay.repository.snapshot import Snapshot
+    from backstay.repository.format.snapshot import Snapshot
+    from backstay.repository.prune.retention import Decision, Duration, Group, KeepPolicy
 
 _SPANS = ("hourly", "daily", "weekly", "monthly", "yearly")
 
@@ -44,7 +44,7 @@ class Span(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Duration:
         """Parse it."""
-        from backstay.repository.retention import parse_duration
+        from backstay.repository.prune.retention import parse_duration
 
         try:
             return parse_duration(str(value))
@@ -99,7 +99,7 @@ def forget(
     """
     from backstay.cli.repo.session import open_repository
     from backstay.cli.repo.snapshots import grouping
-    from backstay.repository.forget import forget as remove
+    from backstay.repository.prune.forget import forget as remove
 
     if settings.as_of is not None:
         refuse("forgetting with --as-of: the past can only be read; leave the option out")
@@ -134,7 +134,7 @@ def forget(
 
 
 def _policy(keep: dict[str, Any]) -> KeepPolicy:
-    from backstay.repository.retention import KeepPolicy
+    from backstay.repository.prune.retention import KeepPolicy
 
     values = {name.removeprefix("keep_"): value for name, value in keep.items() if value}
     tags = values.pop("tag", ())
@@ -147,7 +147,7 @@ def decide(
     """What the policy keeps of each group. Raises ForgetRefused."""
     from datetime import UTC, datetime
 
-    from backstay.repository.retention import apply, group
+    from backstay.repository.prune.retention import apply, group
 
     now, local = datetime.now(UTC), local_zone(os.environ)
     return [

@@ -30,8 +30,8 @@ class Damaged(RepositoryError):  # noqa: N818  (named as the engine's errors are
 def check(settings: Settings, output: Output, read_data: bool, read_data_subset: str) -> None:
     """Look whether everything that snapshots need is there and intact, and say which files are hurt if not."""
     from backstay.cli.repo.session import open_repository
-    from backstay.repository.checker import check as examine
-    from backstay.repository.subset import Subset
+    from backstay.repository.check.checker import check as examine
+    from backstay.repository.check.subset import Subset
 
     if read_data and read_data_subset:
         refuse("checking: give --read-data or --read-data-subset, not both")
@@ -138,8 +138,8 @@ def run_prune(
     """Prune and tell. `without`: ids of snapshots that are taken for removed."""
     from dataclasses import asdict
 
-    from backstay.repository.prune import prune as tidy
-    from backstay.repository.prune_plan import PruneOptions, allowed_unused
+    from backstay.repository.prune.plan import PruneOptions, allowed_unused
+    from backstay.repository.prune.prune import prune as tidy
 
     if settings.as_of is not None:
         refuse("pruning with --as-of: the past can only be read; leave the option out")

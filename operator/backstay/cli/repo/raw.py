@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from backstay.repository.blob import BlobType
 from backstay.repository.errors import ObjectNotFound
+from backstay.repository.format.blob import BlobType
 from backstay.repository.reader import parse_id
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _pretty(document: bytes) -> bytes:
 def identifiers(repository: Repository, kind: str) -> Iterator[str]:
     """Ids of all files of a kind, or types and ids of all blobs."""
     if kind == "blobs":
-        from backstay.repository import index
+        from backstay.repository.format import index
 
         for name, _ in repository.store.list("index/"):
             for _, entries in index.decode(repository.codec.open_file(repository.store.get(name), name), name):

@@ -27,7 +27,7 @@ with_global_options(repair)
 def repair_index(settings: Settings, output: Output, read_all_packs: bool) -> None:
     """Make the index say what is in the packs that are there."""
     from backstay.cli.repo.session import open_repository
-    from backstay.repository.index_repair import repair_index as mend
+    from backstay.repository.repair.index_repair import repair_index as mend
 
     repository = open_repository(settings)
     with output.progress("repair", unit="packs") as tell:
@@ -54,7 +54,7 @@ def repair_packs(settings: Settings, output: Output, ids: tuple[str, ...]) -> No
     """Save the intact blobs of damaged packs, and remove the packs."""
     from backstay.cli.repo.environment import refuse
     from backstay.cli.repo.session import open_repository
-    from backstay.repository.pack_repair import repair_packs as mend
+    from backstay.repository.repair.pack_repair import repair_packs as mend
 
     for each in ids:
         if len(each) != 64 or not all(digit in "0123456789abcdef" for digit in each):
@@ -80,7 +80,7 @@ def repair_packs(settings: Settings, output: Output, ids: tuple[str, ...]) -> No
 def repair_snapshots(settings: Settings, output: Output, ids: tuple[str, ...], dry_run: bool, forget_: bool) -> None:
     """Write damaged snapshots again without what is lost in them."""
     from backstay.cli.repo.session import open_repository
-    from backstay.repository.snapshot_repair import repair_snapshots as mend
+    from backstay.repository.repair.snapshot_repair import repair_snapshots as mend
 
     repository = open_repository(settings)
     chosen = tuple(repository.snapshot(each).id if len(each) != 64 else each for each in ids)

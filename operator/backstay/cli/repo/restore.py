@@ -16,10 +16,10 @@ from backstay.cli.repo.output import Output, duration, size
 from backstay.cli.repo.verb import Incomplete, verb
 
 if TYPE_CHECKING:
+    from backstay.repository.archive.patterns import Patterns
     from backstay.repository.outcome import Restoration
-    from backstay.repository.patterns import Patterns
     from backstay.repository.repository import Repository
-    from backstay.repository.restore_existing import Choice, Overwrite
+    from backstay.repository.restore.existing import Choice, Overwrite
 
 
 @verb("restore")
@@ -144,7 +144,7 @@ def _tell(output: Output, done: Restoration, seconds: float, *, dry_run: bool) -
 
 
 def _image(repository: Repository, output: Output, tree_id: str, path: str, target: str, *, sparse: bool) -> None:
-    from backstay.repository import image
+    from backstay.repository.archive import image
 
     node = repository.find(tree_id, path.strip("/"))
     with output.progress("restore", unit="images") as tell:
@@ -170,7 +170,7 @@ class Selection:
             return cls()
         if (include or iinclude) and (exclude or iexclude):
             refuse("restoring: give patterns to include or to exclude, not both")
-        from backstay.repository.patterns import Patterns
+        from backstay.repository.archive.patterns import Patterns
 
         def compiled(exact: tuple[str, ...], folded: tuple[str, ...]) -> tuple[Patterns, ...]:
             both = (Patterns.parse(exact), Patterns.parse(folded, ignore_case=True))
@@ -184,7 +184,7 @@ class Selection:
     @property
     def choose(self) -> Callable[[bytes, bool], Choice]:
         """Says of a path below the restored tree whether to take it and whether to look below it."""
-        from backstay.repository.restore_existing import Choice
+        from backstay.repository.restore.existing import Choice
 
         def including(path: bytes, is_dir: bool) -> Choice:
             take = any(patterns.includes(path, is_dir) for patterns in self.includes)

@@ -14,9 +14,9 @@ from backstay.cli.repo.output import Output
 from backstay.cli.repo.verb import Moment, verb
 
 if TYPE_CHECKING:
-    from backstay.repository.find import Found
+    from backstay.repository.format.snapshot import Snapshot
+    from backstay.repository.queries.find import Found
     from backstay.repository.repository import Repository
-    from backstay.repository.snapshot import Snapshot
 
 
 @verb("find")
@@ -66,7 +66,7 @@ class _Wanted:
     def __init__(
         self, patterns: Iterable[str], ignore_case: bool, oldest: datetime | None, newest: datetime | None
     ) -> None:
-        from backstay.repository.patterns import Patterns
+        from backstay.repository.archive.patterns import Patterns
 
         self._patterns = Patterns.parse(patterns, ignore_case=ignore_case)
         self._oldest = int(oldest.timestamp() * 1e9) if oldest else None
@@ -91,7 +91,7 @@ def _files(
 ) -> None:
     from backstay.cli.repo.content import long_line
     from backstay.cli.repo.snapshots import local
-    from backstay.repository.find import walk
+    from backstay.repository.queries.find import walk
 
     results: list[dict[str, Any]] = []
     for snapshot in snapshots:
@@ -124,8 +124,8 @@ def _objects(
     repository: Repository, output: Output, snapshots: list[Snapshot], blobs: tuple[str, ...], trees: tuple[str, ...]
 ) -> None:
     from backstay.cli.repo.snapshots import local
-    from backstay.repository import rfc3339
-    from backstay.repository.find import uses
+    from backstay.repository.format import rfc3339
+    from backstay.repository.queries.find import uses
 
     results = []
     for snapshot in snapshots:

@@ -16,9 +16,9 @@ from backstay.cli.repo.environment import Settings, refuse
 from backstay.cli.repo.output import Output
 
 if TYPE_CHECKING:
+    from backstay.repository.archive.writer import Writer
     from backstay.repository.crew import Crew
     from backstay.repository.repository import Repository
-    from backstay.repository.writer import Writer
 
 
 def open_repository(settings: Settings) -> Repository:

@@ -13,8 +13,8 @@ from backstay.cli.repo.output import Output, size, table
 from backstay.cli.repo.verb import verb
 
 if TYPE_CHECKING:
-    from backstay.repository.retention import Group
-    from backstay.repository.snapshot import Snapshot
+    from backstay.repository.format.snapshot import Snapshot
+    from backstay.repository.prune.retention import Group
 
 
 @verb("snapshots")
@@ -34,7 +34,7 @@ def snapshots(
 ) -> None:
     """List the snapshots, oldest first."""
     from backstay.cli.repo.session import open_repository
-    from backstay.repository.retention import GROUP_BY, group
+    from backstay.repository.prune.retention import GROUP_BY, group
 
     repository = open_repository(settings)
     found = list(several(repository, ids, only, output))
@@ -89,7 +89,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot as restic's JSON has it: its file's content, with its id."""
     import json
 
-    from backstay.repository.snapshot import encode
+    from backstay.repository.format.snapshot import encode
 
     found: dict[str, Any] = json.loads(encode(snapshot))
     return {**found, "id": snapshot.id, "short_id": snapshot.id[:8]}

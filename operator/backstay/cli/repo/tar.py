@@ -7,8 +7,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
-from backstay.repository.find import walk
-from backstay.repository.tree import Node
+from backstay.repository.format.tree import Node
+from backstay.repository.queries.find import walk
 
 if TYPE_CHECKING:
     from backstay.repository.repository import Repository

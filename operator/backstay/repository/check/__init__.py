@@ -1,0 +1,1 @@
+"""Whether the repository holds what its snapshots need, and what a damage hurts."""

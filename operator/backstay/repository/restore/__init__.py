@@ -1,0 +1,1 @@
+"""Out of the repository: trees become directories again, images become devices or files."""

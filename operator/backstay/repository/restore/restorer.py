@@ -1,7 +1,7 @@
 """From a tree in the repository to a directory: the walk.
 
-Contents go in batches to those who fetch and write them (`restore_contents`); directories are made and finished in
-`restore_levels`, everything else in `restore_entries`.
+Contents go in batches to those who fetch and write them (`contents`); directories are made and finished in
+`levels`, everything else in `entries`.
 
 Names come from the bucket and are not trusted: none may hold a separator or mean another directory, none may come twice
 in a directory. Nothing is reached through a path: each directory is opened in its parent, never through a link, and

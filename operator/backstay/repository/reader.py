@@ -78,20 +78,46 @@ class Reader:
 
     def tree(self, tree_id: bytes) -> bytes:
         """A tree blob's content."""
-        sealed, location = self.sealed_tree(tree_id)
-        return self.open(sealed, BlobType.TREE, tree_id, location)
+        try:
+            sealed, location = self.sealed_tree(tree_id)
+            return self.open(sealed, BlobType.TREE, tree_id, location)
+        except Corrupted as error:
+            return self.blob(BlobType.TREE, tree_id, error)
 
     def nodes(self, tree_id: bytes) -> Iterator[Node]:
         """The nodes of a tree, which is proven before the first comes; few are held at a time."""
-        sealed, location = self.sealed_tree(tree_id)
-        what = _what(BlobType.TREE, tree_id, location)
-        return tree.stream(self._codec.open_stream(sealed, location.plain_length, tree_id, what), tree_id.hex())
+        return tree.stream(self._tree_pieces(tree_id), tree_id.hex())
 
     def node_batches(self, tree_id: bytes) -> Iterator[list[NodeJSON]]:
         """As `nodes`, as they stand in the tree's JSON, and those together that are held together."""
-        sealed, location = self.sealed_tree(tree_id)
-        what = _what(BlobType.TREE, tree_id, location)
-        return tree.batches(self._codec.open_stream(sealed, location.plain_length, tree_id, what), tree_id.hex())
+        return tree.batches(self._tree_pieces(tree_id), tree_id.hex())
+
+    def _tree_pieces(self, tree_id: bytes) -> Iterator[bytes]:
+        pieces: Iterator[bytes] = iter(())
+        try:
+            sealed, location = self.sealed_tree(tree_id)
+            what = _what(BlobType.TREE, tree_id, location)
+            pieces = self._codec.open_stream(sealed, location.plain_length, tree_id, what)
+            first = next(pieces, b"")  # with the first piece the whole is proven
+        except Corrupted as error:
+            first = self.blob(BlobType.TREE, tree_id, error)
+        yield first
+        yield from pieces
+
+    def blob(self, kind: BlobType, blob_id: bytes, fault: Corrupted | None = None) -> bytes:
+        """A blob's content, fetched alone, from the first of its places where it is whole.
+
+        Raises Corrupted when it is whole nowhere: `fault`, if that is known already.
+        """
+        self.locate(kind, blob_id)
+        for location in self._index.copies(kind, blob_id):
+            try:
+                sealed = self.fetch(location.pack, location.offset, location.length)
+                return self.open(sealed, kind, blob_id, location)
+            except Corrupted as error:
+                fault = fault or error
+        assert fault is not None
+        raise fault
 
     def sealed_tree(self, tree_id: bytes) -> tuple[bytes, Location]:
         """A tree blob as it is stored. What lies around it is kept for a while, since a walk wants it next."""
@@ -126,11 +152,19 @@ class Reader:
                     break
                 locations.append(following)
                 end += following.length
-            fetched = memoryview(self.fetch(first.pack, first.offset, end - first.offset))
+            fault = None
+            try:
+                fetched = memoryview(self.fetch(first.pack, first.offset, end - first.offset))
+            except Corrupted as error:
+                fetched, fault = memoryview(b""), error  # gone or cut off: each is looked for apart
             for location in locations:
                 start = location.offset - first.offset
                 sealed = fetched[start : start + location.length]
-                yield self.open(sealed, BlobType.DATA, ids[position], location)
+                try:
+                    content = self.open(sealed, BlobType.DATA, ids[position], location)
+                except Corrupted as error:
+                    content = self.blob(BlobType.DATA, ids[position], fault or error)
+                yield content
                 position += 1
 
 

@@ -81,6 +81,17 @@ class Index:
         pack, offset, length, plain_length = _PLACE.unpack_from(bucket, found + _ID)
         return Location(self._packs[pack], offset, length, plain_length)
 
+    def copies(self, kind: BlobType, blob_id: bytes) -> list[Location]:
+        """All places where the blob lies, as far as index files told of them; first the one of `lookup`."""
+        bucket = self._buckets[kind].get(blob_id[:2], bytearray())
+        found = _find(bucket, blob_id)
+        copies: dict[Location, None] = {}
+        while found >= 0:
+            pack, offset, length, plain_length = _PLACE.unpack_from(bucket, found + _ID)
+            copies[Location(self._packs[pack], offset, length, plain_length)] = None
+            found = _find(bucket, blob_id, found + _RECORD)
+        return list(copies)
+
     def slot(self, kind: BlobType, blob_id: bytes) -> int:
         """Which of the records that share the id's first two bytes is the blob's, counted from 0; -1 if none is."""
         bucket = self._buckets[kind].get(blob_id[:2])
@@ -156,8 +167,8 @@ class Index:
             self._pack_ends[number] = max(self._pack_ends[number], end)
 
 
-def _find(bucket: bytearray, blob_id: bytes) -> int:
-    found = bucket.find(blob_id)
+def _find(bucket: bytearray, blob_id: bytes, start: int = 0) -> int:
+    found = bucket.find(blob_id, start)
     while found >= 0 and found % _RECORD:
         found = bucket.find(blob_id, found + 1)
     return found

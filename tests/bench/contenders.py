@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -81,12 +82,13 @@ class Contender:
         return self._run("backup", ".", cwd=source)
 
     def restore(self) -> Cost:
-        """Restore the newest snapshot into an empty directory."""
-        target = self._bench.work / "target"
-        try:
-            return self._run("restore", "latest", "--target", str(target))
-        finally:
-            shutil.rmtree(target, ignore_errors=True)
+        """Restore the newest snapshot into a new directory.
+
+        It stays until the end: a file system looks through what was deleted lately whenever it makes a file, which
+        would be counted for whoever comes next.
+        """
+        target = tempfile.mkdtemp(prefix="restored-", dir=self._bench.work)
+        return self._run("restore", "latest", "--target", target)
 
     def check(self) -> Cost:
         """Read and prove everything."""

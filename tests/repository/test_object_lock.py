@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import time
 from datetime import UTC, datetime, timedelta
@@ -291,6 +292,50 @@ def test_what_was_deleted_before_the_time_is_not_there(store: S3Store) -> None:
     assert not past.exists("snapshots/later")
     with pytest.raises(ObjectNotFound, match="as of"):
         past.get("snapshots/later")
+
+
+def test_an_extended_retention_does_not_hide_what_was_there_before(
+    client: Any, place: S3Location, store: S3Store, credentials: S3Credentials, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with Repository.init(store, PASSWORD).writer() as writer:
+        archive = writer.backup(str(tmp_path), name="data")
+        first = writer.commit(Snapshot(time=datetime.now(UTC), tree=archive.tree, paths=("/data",)))
+    then = next_second()
+    longer = S3Store(place, credentials, retention=Retention("Governance", 30))
+    with Repository.open(longer, PASSWORD).writer() as writer:
+        writer.commit(Snapshot(time=datetime.now(UTC), tree=archive.tree, paths=("/data",)))
+    longer.retain([name for name, _ in store.list("") if not name.startswith("locks/")], NOW + 60 * DAY)
+
+    past = Repository.open(AsOfStore(store, then), PASSWORD)
+
+    (snapshot,) = past.snapshots()
+    assert snapshot.id == first
+    assert b"".join(past.read_file(past.find(snapshot.tree, "data/file"))) == b"content"
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", b"garbage that is longer than what was there before"])
+def test_a_version_that_is_not_what_its_name_says_is_passed_over(store: S3Store, damage: bytes) -> None:
+    content = b"what was stored at first"
+    name = f"data/00/{hashlib.sha256(content).hexdigest()}"
+    store.put(name, content)
+    store.put(name, damage)
+    past = AsOfStore(store, next_second())
+
+    assert past.get(name, 5, 3) == content[5:8]
+    assert past.get(name) == content
+    assert [size > 0 for _, size in past.list("data/")] == [True]
+
+
+def test_what_was_deleted_at_the_time_and_came_back_later_is_not_there(store: S3Store) -> None:
+    name = f"data/00/{hashlib.sha256(b'content').hexdigest()}"
+    store.put(name, b"content")
+    next_second()
+    store.delete(name)
+    then = next_second()
+    store.put(name, b"content")
+
+    assert not AsOfStore(store, then).exists(name)
 
 
 def test_the_past_cannot_be_changed(store: S3Store) -> None:

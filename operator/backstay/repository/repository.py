@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from backstay.repository.archive.writer import INDEX_BLOBS, INDEX_SECONDS, Writer
@@ -115,8 +116,9 @@ class Repository:
         """All snapshots but those in `ids_known`, which are not downloaded.
 
         A broken one raises Corrupted, unless `on_error` takes its id and the error. One that is forgotten meanwhile is
-        left out.
+        left out, and so is what is younger than the time as of which the store shows the repository.
         """
+        until: datetime | None = getattr(self.store, "as_of", None)
         wanted = [snapshot_id for snapshot_id in self.snapshot_ids() if snapshot_id not in ids_known]
         with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="snapshots") as executor:
             jobs = [(snapshot_id, executor.submit(self.snapshot, snapshot_id)) for snapshot_id in wanted]
@@ -131,7 +133,8 @@ class Repository:
                             raise
                         on_error(snapshot_id, error)
                     else:
-                        yield found
+                        if until is None or found.time <= until:
+                            yield found
             finally:
                 executor.shutdown(wait=False, cancel_futures=True)
 

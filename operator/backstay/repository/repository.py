@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from backstay.repository.restore.existing import Overwrite, Select
 
 _CONNECTIONS = 4  # small files that are read at once
+_ID_DIGITS = 64
+_DIGITS = frozenset("0123456789abcdef")
 
 
 class Repository:
@@ -67,7 +69,7 @@ class Repository:
             there = False
         if there:
             raise RepositoryExists(
-                "creating a repository: there is one under this bucket and prefix; open it, or choose another prefix"
+                "creating a repository: there is one at this address; open it, or choose another prefix or directory"
             )
         master = Key.random()
         settings = config.create()
@@ -93,13 +95,16 @@ class Repository:
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
         """One snapshot, by its full id or a unique beginning of it. Raises SnapshotNotFound."""
-        if len(snapshot_id) != 64:
+        if len(snapshot_id) != _ID_DIGITS:
             found = [known for known in self.snapshot_ids() if known.startswith(snapshot_id)] if snapshot_id else []
             if len(found) != 1:
                 many = "more than one snapshot has" if found else "no snapshot has"
-                raise SnapshotNotFound(f"reading snapshot {snapshot_id!r}: {many} an id that begins so")
+                raise SnapshotNotFound(
+                    f"reading snapshot {snapshot_id!r}: {many} an id that begins so; list them to see all"
+                )
             snapshot_id = found[0]
-        parse_id(snapshot_id, "the request")
+        if not _DIGITS.issuperset(snapshot_id):
+            raise SnapshotNotFound(f"reading snapshot {snapshot_id!r}: an id has {_ID_DIGITS} hexadecimal digits")
         name = f"snapshots/{snapshot_id}"
         try:
             stored = self.store.get(name)
@@ -190,8 +195,9 @@ class Repository:
         """The nodes of a tree, verified, few of them in memory at a time."""
         return self.ready().nodes(parse_id(tree_id, "the request"))
 
-    def find(self, tree_id: str, path: str) -> Node:
-        """The node at `path` below a tree. Raises NodeNotFound."""
+    def find(self, tree_id: str, path: str, *, within: str = "") -> Node:
+        """The node at `path` below a tree, which an error calls `within`. Raises NodeNotFound."""
+        place = within or f"tree {tree_id}"
         parts = [part for part in path.split("/") if part]
         if not parts:
             raise NodeNotFound(f"looking for {path!r}: the root of a tree has no node of its own")
@@ -199,13 +205,13 @@ class Repository:
         for part in parts:
             if node is not None:
                 if node.type != "dir":
-                    raise NodeNotFound(f"looking for {path!r} in tree {tree_id}: {node.name!r} is no directory")
+                    raise NodeNotFound(f"looking for {path!r} in {place}: {node.name!r} is no directory")
                 nodes = self.nodes(node.subtree)
             else:
                 nodes = self.nodes(tree_id)
             node = next((found for found in nodes if found.name == part), None)
             if node is None:
-                raise NodeNotFound(f"looking for {path!r} in tree {tree_id}: there is no {part!r}")
+                raise NodeNotFound(f"looking for {path!r} in {place}: there is no {part!r}")
         assert node is not None
         return node
 
@@ -328,6 +334,6 @@ def _read_config(store: Store, master: Key) -> Config:
         stored = store.get("config")
     except ObjectNotFound:
         raise RepositoryNotFound(
-            "opening the repository: there are keys but no config; check bucket and prefix, or restore the config file"
+            "opening the repository: there are keys but no config; check the address, or restore the config file"
         ) from None
     return config.decode(master.open(stored, "the repository's config"))

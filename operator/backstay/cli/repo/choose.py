@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from backstay.cli.repo.output import Output
-from backstay.repository.errors import SnapshotNotFound
+from backstay.repository.errors import NodeNotFound, SnapshotNotFound
 
 if TYPE_CHECKING:
     from backstay.repository.format.snapshot import Snapshot
+    from backstay.repository.format.tree import Node
     from backstay.repository.repository import Repository
 
 Function = TypeVar("Function", bound=Callable[..., None])
@@ -133,4 +135,21 @@ def tree_of(repository: Repository, snapshot: Snapshot, folder: str) -> str:
     """The id of the tree that is meant. Raises NodeNotFound."""
     from backstay.repository.queries.find import subtree
 
-    return subtree(repository, snapshot.tree, folder)
+    with _hint(snapshot):
+        return subtree(repository, snapshot.tree, folder, within=f"snapshot {snapshot.id[:8]}")
+
+
+def node_of(repository: Repository, snapshot: Snapshot, folder: str, path: str) -> Node:
+    """The node at a path in a folder of a snapshot. Raises NodeNotFound."""
+    tree_id = tree_of(repository, snapshot, folder)
+    place = f"folder {folder!r} of " if folder.strip("/") else ""
+    with _hint(snapshot):
+        return repository.find(tree_id, path, within=f"{place}snapshot {snapshot.id[:8]}")
+
+
+@contextmanager
+def _hint(snapshot: Snapshot) -> Iterator[None]:
+    try:
+        yield
+    except NodeNotFound as error:
+        raise NodeNotFound(f"{error}; 'backstay repo ls {snapshot.id[:8]}' lists what is there") from error

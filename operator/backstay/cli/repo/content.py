@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from backstay.cli.repo.choose import Filter, filter_options, one, tree_of
+from backstay.cli.repo.choose import Filter, filter_options, node_of, one, tree_of
 from backstay.cli.repo.environment import Settings, refuse
 from backstay.cli.repo.output import Output, size
 from backstay.cli.repo.verb import verb
@@ -137,29 +137,26 @@ def dump(
     repository = open_repository(settings)
     with reading(repository, settings, output):
         found, folder = one(repository, snapshot, only)
-        tree_id = tree_of(repository, found, folder)
+        node = node_of(repository, found, folder, path) if path.strip("/") else None
+        tree_id = tree_of(repository, found, folder) if node is None else node.subtree
         if target is None:
-            _dump(repository, tree_id, path, sys.stdout.buffer)
+            _dump(repository, node, tree_id, path, sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return
         try:
             with open(target, "wb") as file:
-                _dump(repository, tree_id, path, file)
+                _dump(repository, node, tree_id, path, file)
         except OSError as error:
             refuse(f"writing {target}: {error.strerror}; choose another file")
 
 
-def _dump(repository: Repository, tree_id: str, path: str, stream: IO[bytes]) -> None:
+def _dump(repository: Repository, node: Node | None, tree_id: str, path: str, stream: IO[bytes]) -> None:
+    """A file's content, or a tree as an archive; without a node the tree is the root."""
     from backstay.cli.repo.tar import write
     from backstay.repository.errors import NodeNotFound
 
-    path = path.strip("/")
-    if not path:
-        write(repository, tree_id, "", stream)
-        return
-    node = repository.find(tree_id, path)
-    if node.type == "dir":
-        write(repository, node.subtree, path, stream)
+    if node is None or node.type == "dir":
+        write(repository, tree_id, path.strip("/"), stream)
     elif node.type == "file":
         for content in repository.read_file(node):
             stream.write(content)

@@ -51,6 +51,11 @@ class Settings:
     prefix: str = ""
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
+    @property
+    def lockless(self) -> bool:
+        """Whether reading is to leave no lock: nobody can write into the past, nor does it change."""
+        return self.no_lock or self.as_of is not None
+
     def variable(self, name: str) -> str:
         """One of restic's variables, without `RESTIC_`."""
         middle = f"{self.prefix}_" if self.prefix else ""

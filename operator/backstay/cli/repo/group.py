@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import click
 
-from backstay.cli.lazy import LazyGroup
-from backstay.cli.repo.verb import with_global_options
+from backstay.cli.repo.verb import VerbGroup, with_global_options
 
 _HERE = "backstay.cli.repo"
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=VerbGroup,
     lazy={
         "backup": f"{_HERE}.backup:backup",
         "cat": f"{_HERE}.content:cat",

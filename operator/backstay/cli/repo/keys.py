@@ -10,13 +10,13 @@ import click
 
 from backstay.cli.repo.environment import Settings, new_password, refuse
 from backstay.cli.repo.output import Output, table
-from backstay.cli.repo.verb import verb, with_global_options
+from backstay.cli.repo.verb import VerbGroup, verb, with_global_options
 
 if TYPE_CHECKING:
     from backstay.repository.repository import Repository
 
 
-@click.group("key")
+@click.group("key", cls=VerbGroup)
 def key() -> None:
     """List, add, remove and change the passwords of a repository.
 

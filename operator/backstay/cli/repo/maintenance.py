@@ -41,7 +41,14 @@ def check(settings: Settings, output: Output, read_data: bool, read_data_subset:
         refuse(f"checking: {error}")
     repository = open_repository(settings)
     with output.progress("check", unit="packs") as tell:
-        report = examine(repository, read_data=subset, progress=tell)
+        report = examine(
+            repository,
+            read_data=subset,
+            progress=tell,
+            lock=not settings.lockless,
+            wait=settings.retry_lock,
+            on_wait=output.note,
+        )
     for notice in report.notices:
         output.note(notice)
     for finding in report.findings:

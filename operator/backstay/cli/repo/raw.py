@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from backstay.cli.repo.choose import one, tree_of
+from backstay.cli.repo.environment import refuse
 from backstay.repository.errors import ObjectNotFound
 from backstay.repository.format.blob import BlobType
 from backstay.repository.reader import parse_id
@@ -13,6 +15,7 @@ from backstay.repository.reader import parse_id
 if TYPE_CHECKING:
     from backstay.repository.repository import Repository
 
+_DIGITS = 64  # of an id
 _DIRECTORIES = {
     "snapshot": "snapshots/",
     "index": "index/",
@@ -31,14 +34,32 @@ def read(repository: Repository, kind: str, beginning: str) -> bytes:
     if kind == "config":
         return _pretty(repository.codec.key.open(repository.store.get("config"), "the repository's config"))
     if kind == "tree":
-        return _pretty(repository.ready().tree(parse_id(beginning, "the request")))
+        return _pretty(repository.ready().tree(_tree_id(repository, beginning)))
     if kind == "blob":
-        return _blob(repository, parse_id(beginning, "the request"))
+        return _blob(repository, _whole_id(kind, beginning))
     name = _find(repository, kind, beginning)
     stored = repository.store.get(name)
     if kind == "pack":
         return stored
     return _pretty(stored if kind == "key" else repository.codec.open_file(stored, name))
+
+
+def _tree_id(repository: Repository, text: str) -> bytes:
+    """A tree's own id, or that of the snapshot or of the folder in it that is named."""
+    if len(text) == _DIGITS and text not in repository.snapshot_ids():
+        return _whole_id("tree", text)
+    snapshot, folder = one(repository, text)
+    return parse_id(tree_of(repository, snapshot, folder), f"snapshot {snapshot.id}")
+
+
+def _whole_id(kind: str, text: str) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if 2 * len(found) != _DIGITS:
+        refuse(f"looking for {kind} {text!r}: it is named by its whole id, which has {_DIGITS} hexadecimal digits")
+    return found
 
 
 def _blob(repository: Repository, blob_id: bytes) -> bytes:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import click
 
-from backstay.cli.repo.environment import Settings
+from backstay.cli.repo.environment import Settings, refuse
 from backstay.cli.repo.output import Output
-from backstay.cli.repo.verb import verb, with_global_options
+from backstay.cli.repo.verb import VerbGroup, verb, with_global_options
 
 
-@click.group("repair")
+@click.group("repair", cls=VerbGroup)
 def repair() -> None:
     """Make the best of a damaged repository: first the index, then packs, then snapshots.
 
@@ -20,6 +21,12 @@ def repair() -> None:
 
 
 with_global_options(repair)
+
+
+def _lock_options(settings: Settings, output: Output) -> dict[str, Any]:
+    if settings.as_of is not None:
+        refuse("repairing with --as-of: the past can only be read; leave the option out")
+    return {"wait": settings.retry_lock, "on_wait": output.note}
 
 
 @verb("index")
@@ -31,7 +38,7 @@ def repair_index(settings: Settings, output: Output, read_all_packs: bool) -> No
 
     repository = open_repository(settings)
     with output.progress("repair", unit="packs") as tell:
-        done = mend(repository, read_all_packs=read_all_packs, progress=tell)
+        done = mend(repository, read_all_packs=read_all_packs, progress=tell, **_lock_options(settings, output))
     output.record({"message_type": "summary", **asdict(done)})
     for word, packs in (
         ("added to the index", done.added),
@@ -52,14 +59,13 @@ def repair_index(settings: Settings, output: Output, read_all_packs: bool) -> No
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 def repair_packs(settings: Settings, output: Output, ids: tuple[str, ...]) -> None:
     """Save the intact blobs of damaged packs, and remove the packs."""
-    from backstay.cli.repo.environment import refuse
     from backstay.cli.repo.session import open_repository
     from backstay.repository.repair.pack_repair import repair_packs as mend
 
     for each in ids:
         if len(each) != 64 or not all(digit in "0123456789abcdef" for digit in each):
             refuse(f"repairing pack {each!r}: this is no whole id; `check` tells those of broken packs")
-    done = mend(open_repository(settings), ids)
+    done = mend(open_repository(settings), ids, **_lock_options(settings, output))
     for pack in done:
         output.record({"message_type": "verbose_status", **asdict(pack)})
         kept = f"{pack.saved} blobs saved, {pack.lost} lost" if pack.removed else "whole, and left alone"
@@ -84,7 +90,7 @@ def repair_snapshots(settings: Settings, output: Output, ids: tuple[str, ...], d
 
     repository = open_repository(settings)
     chosen = tuple(repository.snapshot(each).id if len(each) != 64 else each for each in ids)
-    done = mend(repository, chosen, forget=forget_, dry_run=dry_run)
+    done = mend(repository, chosen, forget=forget_, dry_run=dry_run, **_lock_options(settings, output))
     for each in done:
         output.record(
             {

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backstay.cli.repo.choose import Filter, filter_options, one, tree_of
+from backstay.cli.repo.choose import Filter, filter_options, node_of, one, tree_of
 from backstay.cli.repo.environment import Settings, refuse
 from backstay.cli.repo.output import Output, duration, size
 from backstay.cli.repo.verb import Incomplete, verb
 
 if TYPE_CHECKING:
     from backstay.repository.archive.patterns import Patterns
+    from backstay.repository.format.tree import Node
     from backstay.repository.outcome import Restoration
     from backstay.repository.repository import Repository
     from backstay.repository.restore.existing import Choice, Overwrite
@@ -87,10 +88,11 @@ def restore(
         refuse("restoring into / with --delete: give a target below it")
     with open_with_crew(settings) as (repository, crew), reading(repository, settings, output):
         found, folder = one(repository, snapshot, only)
-        tree_id = tree_of(repository, found, folder)
         if image:
-            _image(repository, output, tree_id, image, target, sparse=sparse)
+            node = node_of(repository, found, folder, image)
+            _image(repository, output, node, image, target, sparse=sparse)
             return
+        tree_id = tree_of(repository, found, folder)
         from backstay.cli.repo.snapshots import headline
 
         output.note(f"restoring {headline(found)} to {target}")
@@ -114,10 +116,10 @@ def restore(
                 progress=tell,
                 **totals,
             )
-        _tell(output, done, time.monotonic() - begun, dry_run=dry_run)
+        _tell(output, done, time.monotonic() - begun, dry_run=dry_run, verify=verify)
 
 
-def _tell(output: Output, done: Restoration, seconds: float, *, dry_run: bool) -> None:
+def _tell(output: Output, done: Restoration, seconds: float, *, dry_run: bool, verify: bool) -> None:
     for warning in done.warnings:
         output.warn(warning.message, warning.path, "restore")
     document: dict[str, Any] = {
@@ -130,6 +132,8 @@ def _tell(output: Output, done: Restoration, seconds: float, *, dry_run: bool) -
         "total_bytes": done.bytes,
         "bytes_restored": done.bytes_restored,
         "bytes_skipped": done.bytes_skipped,
+        "files_verified": done.files_verified,
+        "verify_errors": done.verify_errors,
     }
     output.record({name: value for name, value in document.items() if value or name == "total_files"})
     would = "Would restore" if dry_run else "Restored"
@@ -139,14 +143,18 @@ def _tell(output: Output, done: Restoration, seconds: float, *, dry_run: bool) -
         + (f", left {there} as they were" if there else "")
         + (f", deleted {done.deleted}" if done.deleted else "")
     )
+    if verify and not dry_run:
+        wrong = (
+            f", and {done.verify_errors} are not as they should be" if done.verify_errors else ", all as they should be"
+        )
+        output.note(f"Verified: read {done.files_verified} files back{wrong}")
     if done.warning_count:
         raise Incomplete(f"{done.warning_count} entries could not be restored as they were; see the warnings")
 
 
-def _image(repository: Repository, output: Output, tree_id: str, path: str, target: str, *, sparse: bool) -> None:
+def _image(repository: Repository, output: Output, node: Node, path: str, target: str, *, sparse: bool) -> None:
     from backstay.repository.archive import image
 
-    node = repository.find(tree_id, path.strip("/"))
     with output.progress("restore", unit="images") as tell:
         done = image.restore(repository, node, target, progress=tell, sparse=sparse)
     output.record({"message_type": "summary", "total_bytes": node.size, "bytes_restored": node.size})

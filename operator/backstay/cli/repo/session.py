@@ -57,7 +57,7 @@ def open_with_crew(settings: Settings, *, dry_run: bool = False) -> Iterator[tup
 @contextmanager
 def reading(repository: Repository, settings: Settings, output: Output) -> Iterator[None]:
     """Hold a shared lock, so that nobody prunes what is being read; none with --no-lock, or in the past."""
-    if settings.no_lock or settings.as_of is not None:
+    if settings.lockless:
         yield
         return
     with repository.lock(wait=settings.retry_lock, on_wait=output.note):

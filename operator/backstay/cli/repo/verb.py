@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from backstay.cli.lazy import LazyGroup
 from backstay.cli.repo import exit_codes
 from backstay.cli.repo.environment import Settings
 from backstay.cli.repo.output import Output
@@ -79,11 +80,34 @@ class Verb(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """A wrong option ends with restic's code for any error, and not with 2."""
-        try:
+        with _misuse():
             return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            error.exit_code = exit_codes.ERROR  # type: ignore[misc]
-            raise
+
+
+class VerbGroup(LazyGroup):
+    """A group of commands, in which a wrong or missing one ends as a wrong option does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, but for the exit code."""
+        with _misuse():
+            return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but for the exit code."""
+        with _misuse():
+            return super().resolve_command(ctx, args)
+
+
+@contextmanager
+def _misuse() -> Iterator[None]:
+    """Let a wrong call end with restic's code for any error, and not with the 2 of click."""
+    try:
+        yield
+    except click.UsageError as error:
+        error.exit_code = exit_codes.ERROR  # type: ignore[misc]
+        raise
 
 
 @contextmanager

@@ -125,7 +125,7 @@ class Archiver:
             settings = Settings(root, status.st_dev, device_number, self._parent_time(parent), one_file_system, exclude)
             scanner = Scanner(settings, writer, self._codec, lambda: Chunker(self._seed), self._tell)
         except OSError as error:
-            raise SourceError(f"reading {path}: {error.strerror}; check the mount and the mover's user") from error
+            raise SourceError(f"reading {path}: {error.strerror}; check the mount and this user's rights") from error
         try:
             scanner.prove_readable()
             self._tasks.append(_Open(b"", None, before, status.st_dev, device_number))
@@ -138,7 +138,7 @@ class Archiver:
                 node = scanner.root_node(tree.name_text(os.fsencode(name)), tree_id.hex())
                 tree_id = writer.save_blob(BlobType.TREE, tree.join([node]))
         except OSError as error:
-            raise SourceError(f"reading {path}: {error.strerror}; check the mount and the mover's user") from error
+            raise SourceError(f"reading {path}: {error.strerror}; check the mount and this user's rights") from error
         finally:
             scanner.close()
         self._tell(0, 0, force=True)

@@ -89,7 +89,7 @@ def save(
     try:
         descriptor = os.open(path, _OPEN_FLAGS)
     except OSError as error:
-        raise SourceError(f"reading {path}: {error.strerror}; check the device and the mover's user") from error
+        raise SourceError(f"reading {path}: {error.strerror}; check the device and this user's rights") from error
     try:
         return _Saver(writer, path, descriptor, parent).run(name, progress)
     finally:

@@ -89,19 +89,24 @@ def check(
     read_data: Subset | None = None,
     progress: Callable[[Progress], None] | None = None,
     source: random.Random | None = None,
+    lock: bool = True,
+    wait: float = 0.0,
+    on_wait: Callable[[str], None] | None = None,
 ) -> Report:
-    """Check a repository under a shared lock.
+    """Check a repository under a shared lock, for which it waits `wait` seconds; without `lock` under none.
 
     `read_data`: which packs to read in whole (None: only doubtful ones). `progress` is called with packs and bytes
     read. `source`: of the randomness by which a share is drawn. Damage is told in the report; only what keeps the check
     from looking, such as AccessDenied or Unreachable, is raised.
     """
-    lock = repository.lock()
-    lock.acquire()
+    held = repository.lock(wait=wait, on_wait=on_wait) if lock else None
+    if held is not None:
+        held.acquire()
     try:
-        return _Check(repository, lock, progress or (lambda _: None)).run(read_data, source or random.Random())
+        return _Check(repository, held, progress or (lambda _: None)).run(read_data, source or random.Random())
     finally:
-        lock.release()
+        if held is not None:
+            held.release()
 
 
 @dataclass
@@ -121,7 +126,7 @@ class _Findings:
 class _Check:
     """One run of a check."""
 
-    def __init__(self, repository: Repository, lock: Lock, progress: Callable[[Progress], None]) -> None:
+    def __init__(self, repository: Repository, lock: Lock | None, progress: Callable[[Progress], None]) -> None:
         self._repository = repository
         self._lock = lock
         self._store = repository.store
@@ -144,7 +149,8 @@ class _Check:
         self._check_config()
         snapshots = self._check_snapshots()
         self._inventory, self._files = inventory.take(self._store, self._codec)
-        self._lock.confirm()  # or somebody else may have begun to remove things at the same moment
+        if self._lock is not None:
+            self._lock.confirm()  # or somebody else may have begun to remove things at the same moment
         self._forest = Forest(self._store, self._codec, self._inventory.places)
         self._check_indexes()
         self._check_missing_packs()

@@ -140,8 +140,8 @@ def search(store: Store, password: str) -> tuple[Key, str]:
         found += 1
         if found > MOST_TRIED:
             raise WrongPassword(
-                f"opening the repository: none of the first {MOST_TRIED} keys opens with this password; check the"
-                " Secret that holds it, and remove keys that nobody needs"
+                f"opening the repository: none of the first {MOST_TRIED} keys opens with this password; check it, or"
+                " the Secret that it comes from, and remove keys that nobody needs"
             )
         try:
             key = _try(_read(store, name), name, password)
@@ -152,11 +152,13 @@ def search(store: Store, password: str) -> tuple[Key, str]:
             return key, name.removeprefix("keys/")
     if not found:
         raise RepositoryNotFound(
-            "opening the repository: there are no key files; check bucket and prefix, or create it first"
+            "opening the repository: there are no key files; check the address, or create it first"
         )
     if damage is not None:
         raise damage
-    raise WrongPassword("opening the repository: no key opens with this password; check the Secret that holds it")
+    raise WrongPassword(
+        "opening the repository: no key opens with this password; check it, or the Secret that it comes from"
+    )
 
 
 def infos(store: Store) -> Iterator[KeyInfo]:

@@ -56,13 +56,16 @@ def walk(
             stack.append((found.path, node.subtree, repository.nodes(node.subtree)))
 
 
-def subtree(repository: Repository, tree_id: str, path: str) -> str:
-    """The id of the tree at `path` below a tree, which for an empty path is the tree itself. Raises NodeNotFound."""
+def subtree(repository: Repository, tree_id: str, path: str, *, within: str = "") -> str:
+    """The id of the tree at `path` below a tree, which for an empty path is the tree itself.
+
+    `within`: what an error calls that tree. Raises NodeNotFound.
+    """
     if not path.strip("/"):
         return tree_id
-    node = repository.find(tree_id, path)
+    node = repository.find(tree_id, path, within=within)
     if node.type != "dir":
-        raise NodeNotFound(f"looking for the directory {path!r} in tree {tree_id}: it is a {node.type}")
+        raise NodeNotFound(f"looking for the directory {path!r} in {within or f'tree {tree_id}'}: it is a {node.type}")
     return node.subtree
 
 

@@ -46,13 +46,17 @@ def repair_index(
     *,
     read_all_packs: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    wait: float = 0.0,
+    on_wait: Callable[[str], None] | None = None,
 ) -> IndexRepair:
-    """Repair the index under an exclusive lock. `progress` is called with packs whose headers were read.
+    """Repair the index under an exclusive lock, for which it waits `wait` seconds.
+
+    `progress` is called with packs whose headers were read.
 
     `read_all_packs`: read the headers of all packs, not only of those that the indexes seem to be wrong about.
     """
     store, codec = repository.store, repository.codec
-    with repository.lock(exclusive=True) as lock:
+    with repository.lock(exclusive=True, wait=wait, on_wait=on_wait) as lock:
         inventory, files = stock.take(store, codec)
         rewrite = IndexRewrite(store, codec, lock)
         added, corrected, unreadable = [], [], []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -29,16 +29,18 @@ class PackRepair:
     removed: bool
 
 
-def repair_packs(repository: Repository, ids: Sequence[str]) -> tuple[PackRepair, ...]:
+def repair_packs(
+    repository: Repository, ids: Sequence[str], *, wait: float = 0.0, on_wait: Callable[[str], None] | None = None
+) -> tuple[PackRepair, ...]:
     """Save the intact blobs of the packs with some hexadecimal ids, and remove the packs, under an exclusive lock.
 
-    A pack that turns out to be whole is left alone. `repair snapshots` then deals with what is lost. Raises Corrupted
-    while an index file cannot be read.
+    It waits `wait` seconds for the lock. A pack that turns out to be whole is left alone. `repair snapshots` then deals
+    with what is lost. Raises Corrupted while an index file cannot be read.
     """
     working = UnderRepair(repository)
     wanted = frozenset(bytes.fromhex(text) for text in ids)
     done = []
-    with working.writer() as writer:
+    with working.writer(wait=wait, on_wait=on_wait) as writer:
         store, codec = working.store, working.codec
         inventory, files = stock.take(store, codec, Places(working.index, without_packs=wanted))
         if inventory.broken:

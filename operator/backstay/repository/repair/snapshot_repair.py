@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -54,19 +54,27 @@ class SnapshotRepair:
 
 
 def repair_snapshots(
-    repository: Repository, ids: Sequence[str] = (), *, forget: bool = False, dry_run: bool = False
+    repository: Repository,
+    ids: Sequence[str] = (),
+    *,
+    forget: bool = False,
+    dry_run: bool = False,
+    wait: float = 0.0,
+    on_wait: Callable[[str], None] | None = None,
 ) -> tuple[SnapshotRepair, ...]:
     """Write anew the snapshots, of those with `ids` (default: all), that have lost something; what was done.
+
+    It waits `wait` seconds for its lock, which is exclusive but in a dry run.
 
     `forget`: remove those that were replaced, or of which nothing is left. A snapshot whose file cannot be read is
     removed only when it is among `ids`. Raises Corrupted while the index is wrong, since what it does not name would be
     taken for lost; SnapshotNotFound.
     """
     if dry_run:
-        with repository.lock():
+        with repository.lock(wait=wait, on_wait=on_wait):
             return _repair(repository, ids, forget=forget)
     working = UnderRepair(repository)
-    with working.writer() as writer:
+    with working.writer(wait=wait, on_wait=on_wait) as writer:
         done = _repair(repository, ids, forget=forget, working=working, writer=writer)
     repository.forget_index()
     return done

@@ -109,4 +109,4 @@ def target_error(error: OSError, path: bytes) -> RepositoryError:
             f"restoring {shown}: a directory with something in it stands where this should be; remove it, or restore"
             " with --delete"
         )
-    return TargetError(f"restoring {shown}: {error.strerror}; check the mount and the mover's user")
+    return TargetError(f"restoring {shown}: {error.strerror}; check the mount and this user's rights")

@@ -282,7 +282,7 @@ class ImageRestorer:
             )
         if error.errno == errno.EBUSY:
             return TargetError(f"restoring to {self._target}: it is in use; unmount it and stop what uses it")
-        return TargetError(f"restoring to {self._target}: {error.strerror}; check the device and the mover's user")
+        return TargetError(f"restoring to {self._target}: {error.strerror}; check the device and this user's rights")
 
 
 def _sync_directory(path: str) -> None:

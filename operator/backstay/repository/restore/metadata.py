@@ -24,7 +24,7 @@ from backstay.repository.format.tree import Node, NodeJSON, unix_mode
 SELINUX = "security.selinux"  # the label is the mount's and the node's to give, not the data's
 
 _MESSAGES = {
-    "owner": "entries keep the mover's user or group, because it may not change owners; they were meant for",
+    "owner": "entries keep this process's user or group, because it may not change owners; they were meant for",
     "mode": "entries could not be given their mode",
     "time": "entries could not be given their modification time",
     "xattr": "entries lack an extended attribute that could not be set:",

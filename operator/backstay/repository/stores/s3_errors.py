@@ -47,7 +47,7 @@ _STALE_CODES = {
 }
 _FULL_CODES = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage"}
 _DENIED_CODES = {
-    "AccessDenied": "the credentials are valid but lack the right to do this; grant it on the bucket and prefix",
+    "AccessDenied": "the credentials are valid but lack the right to do this; grant it for the bucket and prefix",
     "InvalidAccessKeyId": "the server does not know this access key; check the access key id and the endpoint",
     "SignatureDoesNotMatch": "the secret access key is wrong",
     "ExpiredToken": "the session token has expired; renew it",
@@ -102,15 +102,15 @@ def judge(told: str, error: Exception, now: datetime) -> Trouble | RepositoryErr
         return _answer(told, error, now)
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return AccessDenied(
-            f"{told}: no credentials were given and this process has no identity of its own ({plain(error)}); name a"
-            " Secret with keys or give the pod a role"
+            f"{told}: no credentials were given and this process has no identity of its own ({plain(error)});"
+            " give it access keys, by variables or a Secret, or an identity"
         )
     if isinstance(error, SSLError) and any(sign in str(error).lower() for sign in _NO_TLS):
         return Unreachable(f"{told}: {plain(error)}; check the endpoint and the CA")
     if isinstance(error, IncompleteReadError):
         return Trouble("the answer broke off", "the connection is bad; try again later", answered=True)
     if isinstance(error, ConnectionError | HTTPClientError | OSError):
-        return Trouble(plain(error), "check the address, DNS and network policies")
+        return Trouble(plain(error), "check the address, DNS, firewalls and network policies")
     if isinstance(error, ResponseParserError):  # no S3 server, or half of an answer
         return Trouble("the answer is not one of S3's", "check that the endpoint is an S3 server", doubtful=True)
     if isinstance(error, BotoCoreError | ValueError):  # a bucket name that cannot be

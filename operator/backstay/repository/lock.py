@@ -118,6 +118,17 @@ def unlock(store: Store, codec: Codec, *, remove_all: bool = False) -> int:
     return removed
 
 
+class _InTheWay(RepositoryLocked):
+    """Somebody else's lock is."""
+
+    def __init__(self, lock: LockInfo) -> None:
+        self.lock = lock
+        super().__init__(
+            f"the repository is in use: there is {lock}; wait until that has finished, or remove the lock with"
+            " 'backstay repo unlock' or 'restic unlock' when it is dead"
+        )
+
+
 class Lock:
     """Our own lock, from `acquire` to `release`; renewed by a thread meanwhile. As a context it is settled at once."""
 
@@ -179,12 +190,12 @@ class Lock:
         while True:
             try:
                 self._take(settle or self.exclusive or self._wait > 0)
-            except RepositoryLocked as error:
+            except _InTheWay as error:
                 left = until - time.monotonic()
                 if left <= 0:
                     raise
                 if self._on_wait is not None and not told:
-                    self._on_wait(f"{error}; waiting up to {self._wait:.0f} s for it")
+                    self._on_wait(f"waiting up to {self._wait:.0f} s: there is {error.lock}")
                 told = True
                 time.sleep(min(pause, left))
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -245,10 +256,7 @@ class Lock:
         at = now()
         for other in read_locks(self._store, self._codec, skip=self._id):
             if (self.exclusive or other.exclusive) and not other.stale(at):
-                raise RepositoryLocked(
-                    f"the repository is in use: there is {other}; wait until that has finished, or remove the lock"
-                    " with 'backstay repo unlock' or 'restic unlock' when it is dead"
-                )
+                raise _InTheWay(other)
 
     def _clear_stale(self) -> None:
         """Remove stale locks once ours is visible: a holder that awakes then finds its own gone, and stops."""

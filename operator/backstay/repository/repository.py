@@ -61,8 +61,8 @@ class Repository:
         self.reader = Reader(store, self.codec, self.index)
 
     @classmethod
-    def init(cls, store: Store, password: str) -> Repository:
-        """Create a repository. Raises RepositoryExists when there is one."""
+    def init(cls, store: Store, password: str, *, username: str = "backstay", hostname: str = "backstay") -> Repository:
+        """Create a repository, whose key says who made it and where. Raises RepositoryExists when there is one."""
         try:
             there = store.exists("config") or any(True for _ in store.list("keys/"))
         except RepositoryNotFound:  # not even the directory
@@ -73,7 +73,7 @@ class Repository:
             )
         master = Key.random()
         settings = config.create()
-        key_id = keys.add(store, password, master)
+        key_id = keys.add(store, password, master, username=username, hostname=hostname)
         store.put("config", master.seal(config.encode(settings)))
         if _read_config(store, master) != settings:
             raise RepositoryExists(

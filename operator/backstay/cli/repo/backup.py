@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backstay.cli.repo.environment import Settings, refuse
+from backstay.cli.repo.environment import Settings, refuse, username
 from backstay.cli.repo.exclusion import Exclusion
-from backstay.cli.repo.output import Output, Tell, duration, size
+from backstay.cli.repo.integrity import upload_integrity
+from backstay.cli.repo.output import Output, Tell, counted, duration, size
 from backstay.cli.repo.verb import Incomplete, Moment, Size, verb
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class Plan:
 @click.option("--stdin", is_flag=True, help="Store standard input as a file.")
 @click.option("--stdin-filename", default="stdin", show_default=True, metavar="NAME", help="And call it so.")
 @click.option("--stdin-from-command", is_flag=True, help="Store what the command in the arguments prints.")
-@click.option("--image", is_flag=True, help="The paths are disk images: cut them at fixed places, as devices are.")
+@click.option("--image", is_flag=True, help="The paths are disk images, or links to such or to devices.")
 def backup(
     settings: Settings,
     output: Output,
@@ -104,7 +106,8 @@ def backup(
 ) -> None:
     """Store files and directories as a new snapshot; only what changed since the last one is read and sent.
 
-    A block device is stored as the image of its content. With --stdin-from-command, the arguments are a command, and a
+    A block device is stored as the image of its content, and with --image so are files, and what links lead to. With
+    --stdin-from-command, the arguments are a command, and a
     snapshot is written only if it succeeds:
 
     \b
@@ -151,6 +154,11 @@ def backup(
     if plan.targets and not there:
         refuse("backing up: none of the paths exists; check them")
     plan = replace(plan, targets=there)
+    for path in () if image else there:
+        if _leads_to_device(path):
+            output.note(
+                f"{path} is a link to a device, and stored as a link; use --image to store the device's content"
+            )
     with open_with_crew(settings, dry_run=dry_run) as (repository, crew):
         _Run(settings, output, plan, repository, crew).run(len(missing))
 
@@ -193,6 +201,13 @@ def _existing(targets: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     return tuple(target for target in targets if target not in missing), missing
 
 
+def _leads_to_device(path: str) -> bool:
+    try:
+        return os.path.islink(path) and stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:  # the archiver will tell
+        return False
+
+
 class _Run:
     """One backup."""
 
@@ -229,7 +244,7 @@ class _Run:
         self._tell(archive, snapshot, snapshot_id)
         lacking = archive.warning_count + missing
         if lacking:
-            raise Incomplete(f"{lacking} of the source's entries could not be stored as they are; see the warnings")
+            raise Incomplete(f"{counted(lacking, 'entry')} could not be stored as in the source; see the warnings")
 
     def _parent(self) -> Snapshot | None:
         from backstay.cli.repo.choose import Filter, latest, one
@@ -288,16 +303,10 @@ class _Run:
     # --- the snapshot ---------------------------------------------------------------------------------------------
 
     def _snapshot(self, archive: Archive, parent: Snapshot | None, begun: datetime) -> Snapshot:
-        import pwd
-
         from backstay import __version__
         from backstay.repository.format.snapshot import Snapshot, Summary
 
         plan = self._plan
-        try:
-            user = pwd.getpwuid(os.getuid()).pw_name
-        except KeyError:  # a container's user need not have a name
-            user = str(os.getuid())
         offset = plan.time.utcoffset()
         return Snapshot(
             time=plan.time.astimezone(UTC),
@@ -305,7 +314,7 @@ class _Run:
             tree=archive.tree,
             paths=plan.paths,
             hostname=plan.host,
-            username=user,
+            username=username(),
             uid=os.getuid(),
             gid=os.getgid(),
             tags=plan.tags,
@@ -347,6 +356,7 @@ class _Run:
             "total_duration": seconds,
             "backup_start": rfc3339.from_datetime(begun),
             "backup_end": rfc3339.from_datetime(ended),
+            **upload_integrity(self._repository.store, output),
         }
         output.record({**document, "snapshot_id": snapshot_id} if snapshot_id else document)
         for word, kind in (("Files:", "files"), ("Dirs: ", "dirs")):
@@ -354,7 +364,7 @@ class _Run:
             output.note(f"{word}       {new:5} new, {changed:5} changed, {same:5} unmodified")
         would = "Would add" if dry_run else "Added"
         output.note(f"{would} to the repository: {size(archive.data_added)} ({size(archive.added_bytes)} stored)")
-        output.note(f"\nprocessed {archive.files} files, {size(archive.bytes)} in {duration(seconds)}")
+        output.note(f"\nprocessed {counted(archive.files, 'file')}, {size(archive.bytes)} in {duration(seconds)}")
         if snapshot_id:
             output.note(f"snapshot {snapshot_id[:8]} saved")
         elif not dry_run:

@@ -49,7 +49,7 @@ def ls(
         found, folder = one(repository, snapshot, only)
         tree_id = tree_of(repository, found, folder)
         output.record({**document(found), "message_type": "snapshot", "struct_type": "snapshot"})
-        output.note(f"{headline(found)} filtered by [{' '.join(wanted)}]:")
+        output.note(headline(found) + (f", of it {' '.join(wanted)}:" if wanted else ":"))
         for each in walk(repository, tree_id, enter=_enter(wanted, recursive)):
             if not wanted or _listed(each.path, wanted, recursive):
                 output.record({**node_document(each), "message_type": "node", "struct_type": "node"})

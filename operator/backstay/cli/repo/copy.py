@@ -8,7 +8,8 @@ import click
 
 from backstay.cli.repo.choose import Filter, filter_options, several
 from backstay.cli.repo.environment import Settings
-from backstay.cli.repo.output import Output, size
+from backstay.cli.repo.integrity import upload_integrity
+from backstay.cli.repo.output import Output, counted, size
 from backstay.cli.repo.verb import verb
 
 
@@ -84,6 +85,7 @@ def copy(
             "snapshots_copied": new,
             "snapshots_skipped": skipped,
             "data_added_packed": added,
+            **upload_integrity(target.store, output),
         }
     )
-    output.note(f"{new} snapshots copied, {skipped} were there; {size(added)} stored")
+    output.note(f"{counted(new, 'snapshot')} copied, {skipped} there already; {size(added)} stored")

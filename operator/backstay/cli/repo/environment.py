@@ -226,6 +226,26 @@ def _retention(text: str) -> Retention | None:
         refuse(f"--object-lock {text}: write governance:30 or compliance:30, with the days")
 
 
+def limits_nothing(settings: Settings) -> bool:
+    """Whether a limit was given for a repository that no network leads to."""
+    from backstay.repository.stores import location
+    from backstay.repository.stores.local import LocalLocation
+
+    if not settings.limit_upload and not settings.limit_download:
+        return False
+    return isinstance(location.parse(url(settings)), LocalLocation)
+
+
+def username() -> str:
+    """Of whoever runs this; the number where there is no name, as in a container."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
 def _pair(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,14 @@ import click
 from backstay.cli.repo.choose import Filter, long_filter_options, several
 from backstay.cli.repo.environment import Settings, refuse
 from backstay.cli.repo.maintenance import prune_options, run_prune
-from backstay.cli.repo.output import Output
+from backstay.cli.repo.output import Output, counted
 from backstay.cli.repo.verb import verb
 
 if TYPE_CHECKING:
     from backstay.repository.format.snapshot import Snapshot
+    from backstay.repository.lock import Lock
     from backstay.repository.prune.retention import Decision, Duration, Group, KeepPolicy
+    from backstay.repository.repository import Repository
 
 _SPANS = ("hourly", "daily", "weekly", "monthly", "yearly")
 
@@ -116,21 +119,38 @@ def forget(
         decisions = decide(policy, found, by, allow_remove_all=unsafe_allow_remove_all)
         going = [snapshot for _, decision in decisions for snapshot in decision.remove]
         _tell(output, decisions, by, compact=compact)
-    if going:
-        remove(
-            repository,
-            [snapshot.id for snapshot in going],
-            dry_run=dry_run,
-            wait=settings.retry_lock,
-            on_wait=output.note,
-        )
-        names = " ".join(snapshot.id[:8] for snapshot in going)
-        output.note(f"{'would have removed' if dry_run else 'removed'} {len(going)} snapshots: {names}")
-    if ids:
-        output.record({"message_type": "summary", "removed": [snapshot.id for snapshot in going], "dry_run": dry_run})
-    if prune_ and going:
-        going_ids = [snapshot.id for snapshot in going]
-        run_prune(repository, settings, output, dry_run=dry_run, without=going_ids if dry_run else (), **options)
+    with _lock_for_both(repository, settings, output) if going and prune_ and not dry_run else nullcontext() as held:
+        if going:
+            remove(
+                repository,
+                [snapshot.id for snapshot in going],
+                dry_run=dry_run,
+                wait=settings.retry_lock,
+                on_wait=output.note,
+                held=held,
+            )
+            names = " ".join(snapshot.id[:8] for snapshot in going)
+            done = "would have removed" if dry_run else "removed"
+            output.note(f"{done} {counted(len(going), 'snapshot')}: {names}")
+        if ids:
+            removed = [snapshot.id for snapshot in going]
+            output.record({"message_type": "summary", "removed": removed, "dry_run": dry_run})
+        if prune_ and going:
+            without = [snapshot.id for snapshot in going] if dry_run else ()
+            run_prune(repository, settings, output, dry_run=dry_run, without=without, held=held, **options)
+
+
+def _lock_for_both(
+    repository: Repository, settings: Settings, output: Output
+) -> AbstractContextManager[Lock] | AbstractContextManager[None]:
+    """An exclusive lock, so that nobody comes between forgetting and pruning.
+
+    None under Object Lock, where a prune extends retentions under a shared lock of its own, beside which there can be
+    no other.
+    """
+    if getattr(repository.store, "retention", None) is not None:
+        return nullcontext()
+    return repository.lock(exclusive=True, wait=settings.retry_lock, on_wait=output.note)
 
 
 def _policy(keep: dict[str, Any]) -> KeepPolicy:
@@ -179,13 +199,13 @@ def _tell(output: Output, decisions: list[tuple[Group, Decision]], by: Sequence[
         kept = sorted(decision.keep, key=lambda each: each.snapshot.time)
         gone = sorted(decision.remove, key=lambda snapshot: snapshot.time)
         reasons = {each.snapshot.id: "\n".join(each.reasons) for each in decision.keep}
-        if not output.json:
+        if not output.json and not output.quiet:
             output.say(f"snapshots for {key}:" if str(key) else "snapshots:")
             if kept:
-                output.say(f"keep {len(kept)} snapshots:")
+                output.say(f"keep {counted(len(kept), 'snapshot')}:")
                 show(output, [each.snapshot for each in kept], compact=compact, reasons=reasons)
             if gone:
-                output.say(f"remove {len(gone)} snapshots:")
+                output.say(f"remove {counted(len(gone), 'snapshot')}:")
                 show(output, gone, compact=compact)
             output.say()
         documents.append(

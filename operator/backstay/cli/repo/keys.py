@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import socket
 from typing import TYPE_CHECKING
 
 import click
 
-from backstay.cli.repo.environment import Settings, new_password, refuse
+from backstay.cli.repo.environment import Settings, new_password, refuse, username
 from backstay.cli.repo.output import Output, table
 from backstay.cli.repo.verb import VerbGroup, verb, with_global_options
 
@@ -37,7 +36,7 @@ def _open(settings: Settings) -> Repository:
 
 
 def _who(user: str | None, host: str | None) -> dict[str, str]:
-    return {"username": user or getpass.getuser(), "hostname": host or socket.gethostname()}
+    return {"username": user or username(), "hostname": host or socket.gethostname()}
 
 
 @verb("list")

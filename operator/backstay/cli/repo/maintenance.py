@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backstay.cli.repo.environment import Settings, refuse
-from backstay.cli.repo.output import Output, size
+from backstay.cli.repo.integrity import upload_integrity
+from backstay.cli.repo.output import Output, counted, size
 from backstay.cli.repo.verb import Duration, Size, verb
 from backstay.repository.errors import RepositoryError
 
 if TYPE_CHECKING:
+    from backstay.repository.lock import Lock
     from backstay.repository.repository import Repository
 
 
@@ -79,12 +81,14 @@ def check(settings: Settings, output: Output, read_data: bool, read_data_subset:
         }
     )
     read = f", {report.packs_read} of them read in whole ({size(report.bytes_read)})" if report.packs_read else ""
-    output.note(f"checked {report.snapshots} snapshots, {report.trees} trees and {report.packs} packs{read}")
+    looked_at = (counted(n, what) for n, what in ((report.snapshots, "snapshot"), (report.trees, "tree")))
+    output.note(f"checked {', '.join(looked_at)} and {counted(report.packs, 'pack')}{read}")
     if not report.ok:
-        hurt = f"; {report.hurt_count} files of {len(report.hurt_snapshots)} snapshots are hurt"
+        of = counted(len(report.hurt_snapshots), "snapshot")
+        hurt = f"; hurt: {counted(report.hurt_count, 'file')} of {of}"
         raise Damaged(
-            f"the repository has {report.finding_count} errors{hurt if report.hurt_count else ''}; copy it before"
-            " anything else, then see 'backstay repo repair --help'"
+            f"the repository has {counted(report.finding_count, 'error')}{hurt if report.hurt_count else ''}; copy it"
+            " before anything else, then see 'backstay repo repair --help'"
         )
     output.say("no errors were found")
 
@@ -141,8 +145,9 @@ def run_prune(
     repack_uncompressed: bool,
     repack_smaller_than: int | None,
     without: Sequence[str] = (),
+    held: Lock | None = None,
 ) -> None:
-    """Prune and tell. `without`: ids of snapshots that are taken for removed."""
+    """Prune and tell. `without`: ids of snapshots that are taken for removed; `held`: the lock under which to work."""
     from dataclasses import asdict
 
     from backstay.repository.prune.plan import PruneOptions, allowed_unused
@@ -163,21 +168,42 @@ def run_prune(
         small_pack_size=repack_smaller_than,
         wait=settings.retry_lock,
     )
+    integrity = {} if dry_run else upload_integrity(repository.store, output)
     with output.progress("prune", unit="packs") as tell:
-        report = tidy(repository, options, now=datetime.now(UTC), progress=tell, on_wait=output.note, without=without)
-    output.record({"message_type": "summary", **asdict(report)})
-    output.note(f"{report.snapshots} snapshots need {size(report.used_bytes)} of {size(report.bytes_before)}")
-    repack, remove = ("would repack", "would delete") if dry_run else ("repacked", "deleted")
-    repacked = f"{report.repacked_blobs} blobs / {size(report.repacked_bytes)} of {report.repacked_packs} packs"
+        report = tidy(
+            repository,
+            options,
+            now=datetime.now(UTC),
+            progress=tell,
+            on_wait=output.note,
+            without=without,
+            held=held,
+        )
+    output.record({"message_type": "summary", **asdict(report), **integrity})
+    needy = "1 snapshot needs" if report.snapshots == 1 else f"{report.snapshots} snapshots need"
+    output.note(f"{needy} {size(report.used_bytes)} of {size(report.bytes_before)}")
+    # Under Object Lock what is deleted is only hidden, until a prune after its retention frees it.
+    locked = getattr(repository.store, "retention", None) is not None
+    repack, remove = ("would repack", "would delete") if dry_run else ("repacked", "hidden" if locked else "deleted")
+    of = f"of {counted(report.repacked_packs, 'pack')}"
+    repacked = f"{counted(report.repacked_blobs, 'blob')} / {size(report.repacked_bytes)} {of}"
     output.note(f"{repack}: {repacked}")
-    output.say(f"{remove}: {report.removed_packs} packs / {size(report.removed_bytes)}")
+    output.say(f"{remove}: {counted(report.removed_packs, 'pack')} / {size(report.removed_bytes)}")
+    if report.retained_bytes:
+        end = f", all free from {_minute(report.retained_until)} on" if report.retained_until else ""
+        output.say(f"still kept by Object Lock, whoever deleted it: {size(report.retained_bytes)}{end}")
     if report.pending_packs:
-        until = f" from {report.pending_until.astimezone():%Y-%m-%d %H:%M} on" if report.pending_until else ""
-        pending = f"{report.pending_packs} packs / {size(report.pending_bytes)}"
+        until = f" from {_minute(report.pending_until)} on" if report.pending_until else ""
+        pending = f"{counted(report.pending_packs, 'pack')} / {size(report.pending_bytes)}"
         output.say(f"a later run deletes: {pending}{until}")
     output.note(
-        f"remaining: {report.blobs_after} blobs / {size(report.bytes_after)}, {size(report.unused_bytes)} unused"
+        f"remaining: {counted(report.blobs_after, 'blob')} / {size(report.bytes_after)},"
+        f" {size(report.unused_bytes)} unused"
     )
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
 
 
 @verb("unlock")
@@ -190,4 +216,4 @@ def unlock(settings: Settings, output: Output, remove_all: bool) -> None:
     repository = open_repository(settings)
     removed = lock.unlock(repository.store, repository.codec, remove_all=remove_all)
     output.record({"message_type": "summary", "removed": removed})
-    output.say(f"removed {removed} locks" if removed else "there were no locks to remove")
+    output.say(f"removed {counted(removed, 'lock')}" if removed else "there were no locks to remove")

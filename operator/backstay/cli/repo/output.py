@@ -169,6 +169,13 @@ def size(count: float) -> str:
     return f"{int(count)} B"
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of them: 1 file, 2 files, 3 entries."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """A time span as restic shows it."""
     minutes, rest = divmod(int(seconds), 60)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from backstay.cli.repo.environment import Settings, refuse
-from backstay.cli.repo.output import Output
+from backstay.cli.repo.output import Output, counted
 from backstay.cli.repo.verb import VerbGroup, verb, with_global_options
 
 
@@ -49,8 +49,8 @@ def repair_index(settings: Settings, output: Output, read_all_packs: bool) -> No
         for pack_id in packs:
             output.detail(f"pack {pack_id}: {word}")
         if packs:
-            output.say(f"{len(packs)} packs {word}")
-    output.note(f"{done.indexes_written} index files written, {done.indexes_removed} removed")
+            output.say(f"{counted(len(packs), 'pack')} {word}")
+    output.note(f"{counted(done.indexes_written, 'index file')} written, {done.indexes_removed} removed")
     if not (done.added or done.corrected or done.dropped or done.unreadable or done.indexes_broken):
         output.say("the index is right")
 
@@ -68,7 +68,7 @@ def repair_packs(settings: Settings, output: Output, ids: tuple[str, ...]) -> No
     done = mend(open_repository(settings), ids, **_lock_options(settings, output))
     for pack in done:
         output.record({"message_type": "verbose_status", **asdict(pack)})
-        kept = f"{pack.saved} blobs saved, {pack.lost} lost" if pack.removed else "whole, and left alone"
+        kept = f"{counted(pack.saved, 'blob')} saved, {pack.lost} lost" if pack.removed else "whole, and left alone"
         output.say(f"pack {pack.pack_id[:8]}: {kept}")
     found = {pack.pack_id for pack in done}
     for each in ids:

@@ -12,7 +12,7 @@ import click
 
 from backstay.cli.repo.choose import Filter, filter_options, node_of, one, tree_of
 from backstay.cli.repo.environment import Settings, refuse
-from backstay.cli.repo.output import Output, duration, size
+from backstay.cli.repo.output import Output, counted, duration, size
 from backstay.cli.repo.verb import Incomplete, verb
 
 if TYPE_CHECKING:
@@ -147,9 +147,11 @@ def _tell(output: Output, done: Restoration, seconds: float, *, dry_run: bool, v
         wrong = (
             f", and {done.verify_errors} are not as they should be" if done.verify_errors else ", all as they should be"
         )
-        output.note(f"Verified: read {done.files_verified} files back{wrong}")
+        output.note(f"Verified: read {counted(done.files_verified, 'file')} back{wrong}")
     if done.warning_count:
-        raise Incomplete(f"{done.warning_count} entries could not be restored as they were; see the warnings")
+        raise Incomplete(
+            f"{counted(done.warning_count, 'entry')} could not be restored as in the snapshot; see the warnings"
+        )
 
 
 def _image(repository: Repository, output: Output, node: Node, path: str, target: str, *, sparse: bool) -> None:

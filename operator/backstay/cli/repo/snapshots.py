@@ -9,7 +9,7 @@ import click
 
 from backstay.cli.repo.choose import Filter, filter_options, several
 from backstay.cli.repo.environment import Settings
-from backstay.cli.repo.output import Output, size, table
+from backstay.cli.repo.output import Output, counted, size, table
 from backstay.cli.repo.verb import verb
 
 if TYPE_CHECKING:
@@ -126,4 +126,4 @@ def show(output: Output, found: Sequence[Snapshot], *, compact: bool, reasons: d
     if rows:
         for line in table(header, rows):
             output.say(line)
-    output.say(f"{len(found)} snapshots")
+    output.say(counted(len(found), "snapshot"))

@@ -14,7 +14,7 @@ import click
 
 from backstay.cli.lazy import LazyGroup
 from backstay.cli.repo import exit_codes
-from backstay.cli.repo.environment import Settings
+from backstay.cli.repo.environment import Settings, limits_nothing
 from backstay.cli.repo.output import Output
 from backstay.repository.errors import RepositoryError
 
@@ -41,6 +41,8 @@ class Verb(click.Command):
         assert self.callback is not None
         try:
             with _interruptible():
+                if limits_nothing(settings):
+                    output.note("--limit-upload and --limit-download have no effect on a repository in a directory")
                 ctx.invoke(self.callback, settings, output, **ctx.params)
             output.close()
         except Incomplete as error:

@@ -131,8 +131,9 @@ class Saver:
     """Stores the content of roots.
 
     `parent`: an earlier snapshot with the same roots. `archive`: a directory, as `Writer.backup` does it. `image`: a
-    block device, and with `images` files too; None: devices are stored as the nodes that they are. `exclude`: says of
-    an absolute path, and whether it is a directory, if it is left out; paths that were named are not asked about.
+    block device, and with `images` files too, and what a link leads to that was named and leads to either; None:
+    devices are stored as the nodes that they are. `exclude`: says of an absolute path, and whether it is a directory,
+    if it is left out; paths that were named are not asked about.
     """
 
     repository: Repository
@@ -191,8 +192,7 @@ class Saver:
     def _node(self, name: str, root: Root, before: Node | None) -> Node | None:
         path = root.source or root.described
         try:
-            # A directory on the way may be a link; what lies behind it was asked for by this path.
-            status = os.stat(path) if not root.source else os.lstat(path)
+            status = self._status(root, path)
             self._device_number(status, path)
             if stat.S_ISDIR(status.st_mode):
                 if self._left_out(root, path, is_dir=True):
@@ -206,8 +206,21 @@ class Saver:
             return self._leaf(name, path, status, before)
         except OSError as error:
             reason = "vanished while the backup ran" if isinstance(error, FileNotFoundError) else error.strerror
+            if os.path.islink(path):
+                reason = f"what the link leads to: {error.strerror}"
             self._warn(path, f"cannot be read: {reason}")
             return None
+
+    def _status(self, root: Root, path: bytes) -> os.stat_result:
+        if not root.source:
+            # A directory on the way may be a link; what lies behind it was asked for by this path.
+            return os.stat(path)
+        status = os.lstat(path)
+        if self.images and root.named and stat.S_ISLNK(status.st_mode):
+            behind = os.stat(path)  # as LVM and udev name devices
+            if stat.S_ISBLK(behind.st_mode) or stat.S_ISREG(behind.st_mode):
+                return behind
+        return status
 
     def _left_out(self, root: Root, path: bytes, *, is_dir: bool) -> bool:
         if self.exclude is None or root.named or root.entries:

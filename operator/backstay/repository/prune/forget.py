@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 
+from backstay.repository.lock import Lock
 from backstay.repository.repository import Repository
 
 
@@ -15,16 +17,20 @@ def forget(
     holder: str = "",
     wait: float = 0.0,
     on_wait: Callable[[str], None] | None = None,
+    held: Lock | None = None,
 ) -> tuple[str, ...]:
     """Remove snapshots by their ids, full or unique beginnings; the full ids.
 
-    It takes an exclusive lock, for which it waits `wait` seconds, since a backup may be using a snapshot as its parent.
-    Raises SnapshotNotFound, and then removes none, when any is unknown; RepositoryLocked.
+    It takes an exclusive lock, for which it waits `wait` seconds, since a backup may be using a snapshot as its parent;
+    `held`: the caller's, which is used instead. Raises SnapshotNotFound, and then removes none, when any is unknown;
+    RepositoryLocked.
     """
     ids = list(ids)
     if dry_run:
         return _resolve(repository, ids)
-    with repository.lock(exclusive=True, holder=holder, wait=wait, on_wait=on_wait) as lock:
+    taken = repository.lock(exclusive=True, holder=holder, wait=wait, on_wait=on_wait) if held is None else None
+    with taken or nullcontext(held) as lock:
+        assert lock is not None
         found = _resolve(repository, ids)
         for snapshot_id in found:
             lock.ensure_held()

@@ -83,17 +83,19 @@ def prune(
     without: Iterable[str] = (),
     progress: Callable[[Progress], None] | None = None,
     on_wait: Callable[[str], None] | None = None,
+    held: Lock | None = None,
 ) -> PruneReport:
     """Remove what no snapshot needs.
 
     `now`: the present, in UTC, from which the delay counts. `without`: snapshots that a dry run takes for forgotten.
-    `progress` is told of packs and bytes that are repacked. Raises RepositoryLocked, and Corrupted when the repository
-    is damaged in a way that leaves open what is needed: then nothing is removed.
+    `progress` is told of packs and bytes that are repacked. `held`: the caller's exclusive lock, under which all is
+    done; not under Object Lock, where retentions are extended under a lock of their own. Raises RepositoryLocked, and
+    Corrupted when the repository is damaged in a way that leaves open what is needed: then nothing is removed.
     """
     options = options or PruneOptions()
     without = frozenset(without) if options.dry_run else frozenset()
     for _ in range(_ATTEMPTS):
-        run = _Run(repository, options, now, without, progress, on_wait)
+        run = _Run(repository, options, now, without, progress, on_wait, held)
         try:
             return _release(repository, run.run(), options, now)
         except _Changed:
@@ -131,6 +133,7 @@ class _Run:
         without: frozenset[str],
         progress: Callable[[Progress], None] | None,
         on_wait: Callable[[str], None] | None,
+        held: Lock | None = None,
     ) -> None:
         self._repository = repository
         self._store = repository.store
@@ -141,6 +144,7 @@ class _Run:
         self._without = without
         self._progress = progress
         self._on_wait = on_wait
+        self._held = held
         self._usage = Usage(repository.store, repository.codec)
         self._record = Record(repository.store, repository.codec)
         self._snapshots: set[str] = set()
@@ -179,6 +183,10 @@ class _Run:
     @contextmanager
     def _lock(self, *, exclusive: bool) -> Iterator[Lock]:
         """A lock; a shared one settles while we read, and is confirmed before anything is written."""
+        if self._held is not None:
+            self._held.ensure_held()
+            yield self._held
+            return
         lock = self._repository.lock(
             exclusive=exclusive, holder=self._options.holder, wait=self._options.wait, on_wait=self._on_wait
         )

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from backstay.repository import Repository, S3Location, S3Store
+from backstay.repository.format.blob import BlobType
 from tests.repository.conftest import PASSWORD, Restic
 from tests.repository.filesystem import MIB, describe, make_tree, noise
 from tests.repository.seaweed import ACCESS_KEY, SECRET_KEY
@@ -308,6 +309,30 @@ def test_a_full_disk_is_told_as_such(mover: Mover, repository: Repository, sourc
     code, result, _ = mover.run(mover.order("restore", [{"claim": "c", "path": str(small_disk), "tree": tree}]))
 
     assert (code, result["reason"], result["permanent"]) == (10, "NoSpace", True)
+
+
+def test_data_that_the_repository_has_lost_is_a_failure_for_good(
+    mover: Mover, repository: Repository, store: S3Store, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(3):
+        (source / f"file{number}").write_bytes(noise(5000, number))
+    _, result, _ = mover.run(backup_order(mover, source))
+    tree = result["volumes"][0]["tree"]
+    node = repository.find(tree, "data-db-0/file1")
+    location = repository.ready().locate(BlobType.DATA, bytes.fromhex(node.content[0]))
+    name = f"data/{location.pack.hex()[:2]}/{location.pack.hex()}"
+    content = bytearray(store.get(name))
+    content[location.offset] ^= 1
+    store.put(name, bytes(content))
+    target = tmp_path / "target"
+
+    code, result, _ = mover.run(mover.order("restore", [{"claim": "c", "path": str(target), "tree": tree}]))
+
+    assert (code, result["reason"], result["permanent"]) == (10, "Corrupted", True)
+    assert "/file1 of volume c" in result["message"]
+    assert sorted(os.listdir(target)) == ["file0", "file2"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give up root")

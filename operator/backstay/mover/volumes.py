@@ -13,7 +13,7 @@ from typing import Any
 from backstay.mover.order import BackupOrder, RestoreOrder, SourceVolume, TargetVolume
 from backstay.repository.archive.writer import Writer
 from backstay.repository.crew import Crew
-from backstay.repository.errors import SnapshotNotFound
+from backstay.repository.errors import Corrupted, SnapshotNotFound
 from backstay.repository.format.snapshot import Snapshot, Summary
 from backstay.repository.format.tree import Node
 from backstay.repository.outcome import Archive, Progress
@@ -158,12 +158,25 @@ def _adopted_result(volume: SourceVolume, found: Snapshot) -> dict[str, Any]:
 def restore(
     repository: Repository, order: RestoreOrder, crew: Crew, tell: Tell, log: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Fill all volumes; what the result says of each."""
-    return [_restore_one(repository, volume, crew, tell, log) for volume in order.volumes]
+    """Fill all volumes; what the result says of each. Raises Corrupted when the repository lacks some of their data."""
+    lost: list[tuple[str, int]] = []
+    results = [_restore_one(repository, volume, crew, tell, log, lost) for volume in order.volumes]
+    if lost:  # told only now, so that all is there that can be had
+        count = sum(number for _, number in lost)
+        what = "one entry is" if count == 1 else f"{count} entries are"
+        raise Corrupted(
+            f"filling volumes: {what} damaged in the repository: {'first ' if count > 1 else ''}{lost[0][0]}"
+        )
+    return results
 
 
 def _restore_one(
-    repository: Repository, volume: TargetVolume, crew: Crew, tell: Tell, log: Callable[[str], None]
+    repository: Repository,
+    volume: TargetVolume,
+    crew: Crew,
+    tell: Tell,
+    log: Callable[[str], None],
+    lost: list[tuple[str, int]],
 ) -> dict[str, Any]:
     log(f"filling volume {volume.claim} from tree {volume.tree}")
     tree_id, root = volume_root(repository, volume.tree)
@@ -179,6 +192,9 @@ def _restore_one(
     )
     for warning in done.warnings:
         log(f"volume {volume.claim}: {warning.path}: {warning.message}")
+    if done.damaged:
+        first = done.warnings[0]
+        lost.append((f"{first.path} of volume {volume.claim}: {first.message}", done.damaged))
     return {
         "claim": volume.claim,
         "tree": volume.tree,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Warning(NamedTuple):
-    """Something that was not carried over as asked: which path, and what happened to it."""
+    """Something that was not carried over as asked: which path, and what happened to it.
+
+    `kind`: an error where content is missing because the repository is damaged.
+    """
 
     path: str
     message: str
+    kind: Literal["warning", "error"] = "warning"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,9 @@ class Archive:
 class Restoration:
     """What a restore did, or in a dry run would do. `warnings` holds the first few; `warning_count` is exact.
 
+    `damaged`: entries that could not be restored since the repository has lost something of them, which is exact too; a
+    directory counts as one. Each is a warning of kind error, and these come first. A restore with any has failed.
+
     `files`, `bytes`: all files of the snapshot that were selected, and their content; a further name of a file counts
     no bytes. Of these files `files_restored` were made, `files_updated` had some blobs or their length corrected in
     place, `files_unchanged` held everything already, and `files_skipped` were left as they are, as `overwrite` asks.
@@ -77,3 +84,4 @@ class Restoration:
     bytes_skipped: int = 0
     files_verified: int = 0
     verify_errors: int = 0
+    damaged: int = 0

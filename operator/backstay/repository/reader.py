@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from backstay.repository.errors import Corrupted, ObjectNotFound
 from backstay.repository.format import pack, tree
@@ -109,15 +109,22 @@ class Reader:
 
         Raises Corrupted when it is whole nowhere: `fault`, if that is known already.
         """
+        return self.whole(kind, blob_id, fault)[0]
+
+    def whole(
+        self, kind: BlobType, blob_id: bytes, fault: Corrupted | None = None, gone: Container[bytes] = ()
+    ) -> tuple[bytes, bytes, Location]:
+        """As `blob`, and how it is stored and where. `gone`: packs that need not be asked for."""
         self.locate(kind, blob_id)
         for location in self._index.copies(kind, blob_id):
+            if location.pack in gone:
+                continue
             try:
                 sealed = self.fetch(location.pack, location.offset, location.length)
-                return self.open(sealed, kind, blob_id, location)
+                return self.open(sealed, kind, blob_id, location), sealed, location
             except Corrupted as error:
                 fault = fault or error
-        assert fault is not None
-        raise fault
+        raise fault or Corrupted(f"{kind.name.lower()} blob {blob_id.hex()} lies only in packs that are gone")
 
     def sealed_tree(self, tree_id: bytes) -> tuple[bytes, Location]:
         """A tree blob as it is stored. What lies around it is kept for a while, since a walk wants it next."""

@@ -262,7 +262,9 @@ class Repository:
         where there are zeros. `root`: the node whose mode, owner and times the target itself gets. `crew`: processes
         that write; without them threads do. Totals are only passed on to `progress`.
 
-        Raises UnsafeName, NoSpace, TargetError and Corrupted; what could not be carried over otherwise is a warning.
+        What the repository has lost costs only the entries that need it: `damaged` counts them, and with any the
+        restore has failed. Raises UnsafeName, NoSpace, TargetError, and Corrupted when the tree itself cannot be read;
+        what could not be carried over otherwise is a warning.
         """
         from backstay.repository.restore.existing import Options
         from backstay.repository.restore.restorer import Restorer

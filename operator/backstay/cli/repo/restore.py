@@ -14,6 +14,7 @@ from backstay.cli.repo.choose import Filter, filter_options, node_of, one, tree_
 from backstay.cli.repo.environment import Settings, refuse
 from backstay.cli.repo.output import Output, counted, duration, size
 from backstay.cli.repo.verb import Incomplete, verb
+from backstay.repository.errors import Corrupted
 
 if TYPE_CHECKING:
     from backstay.repository.archive.patterns import Patterns
@@ -132,10 +133,10 @@ def _tell(output: Output, done: Restoration, seconds: float, *, dry_run: bool, v
         "total_bytes": done.bytes,
         "bytes_restored": done.bytes_restored,
         "bytes_skipped": done.bytes_skipped,
-        "files_verified": done.files_verified,
-        "verify_errors": done.verify_errors,
     }
-    output.record({name: value for name, value in document.items() if value or name == "total_files"})
+    verified = {"files_verified": done.files_verified, "verify_errors": done.verify_errors} if verify else {}
+    told = {name: value for name, value in document.items() if value or name == "total_files"}
+    output.record({**told, **verified})
     would = "Would restore" if dry_run else "Restored"
     there = done.files_unchanged + done.files_skipped
     output.note(
@@ -148,6 +149,11 @@ def _tell(output: Output, done: Restoration, seconds: float, *, dry_run: bool, v
             f", and {done.verify_errors} are not as they should be" if done.verify_errors else ", all as they should be"
         )
         output.note(f"Verified: read {counted(done.files_verified, 'file')} back{wrong}")
+    if done.damaged:
+        raise Corrupted(
+            f"{done.damaged} of the snapshot's entries could not be restored, since the repository is damaged: run"
+            " 'check --read-data', and look for them in other snapshots"
+        )
     if done.warning_count:
         raise Incomplete(
             f"{counted(done.warning_count, 'entry')} could not be restored as in the snapshot; see the warnings"

@@ -68,6 +68,7 @@ class Contents:
         self._batch = _Batch()
         self._running: deque[_Batch] = deque()
         self._unfinished: dict[File, None] = {}  # made here, and not whole yet
+        self._spoiled = False  # whether any file has lost something
 
     def add(self, file: File, content: Sequence[str]) -> None:
         """Have a file written, or compared and corrected when it has an identity."""
@@ -82,7 +83,8 @@ class Contents:
             except ValueError:
                 blob_id = b""
             if len(blob_id) != 32:
-                raise Corrupted(f"the file {os.fsdecode(file.name)!r} refers to {text[:80]!r}, which is no id")
+                self._spoil(file, f"it refers to {text[:80]!r}, which is no id")
+                break
             if batch.pieces >= PIECES:
                 file.whole = False
                 self.launch()
@@ -93,7 +95,12 @@ class Contents:
                     batch.existing[file] = pieces
             wanted = batch.wanted.get(blob_id)
             if wanted is None:
-                wanted = batch.wanted[blob_id] = Wanted(blob_id, self._reader.locate(BlobType.DATA, blob_id))
+                try:
+                    wanted = Wanted(blob_id, self._reader.locate(BlobType.DATA, blob_id))
+                except Corrupted as error:
+                    self._spoil(file, str(error))
+                    break
+                batch.wanted[blob_id] = wanted
             size = wanted.size
             if old:
                 pieces.append((blob_id, file.size, size))
@@ -116,6 +123,10 @@ class Contents:
     def launch(self) -> None:
         """Have what was collected written, while more is collected."""
         batch, self._batch = self._batch, _Batch()
+        if self._spoiled:
+            for wanted in batch.wanted.values():
+                wanted.places = [place for place in wanted.places if not place[0].fault]
+            batch.existing = {file: pieces for file, pieces in batch.existing.items() if not file.fault}
         if batch.existing:
             self._compare(batch)
         if not self._options.dry_run and self._flow is not None:
@@ -123,7 +134,9 @@ class Contents:
             for found in ranges:
                 for portion in found.portions:
                     self._make_partly_written(portion.order.parts, portion.files)
-            empty = [file for file in batch.files if not file.done and not file.pieces and file.whole]
+            empty = [
+                file for file in batch.files if not file.done and not file.pieces and file.whole and not file.fault
+            ]
             batch.jobs = [self._flow.write(portion) for portion in restore_plan.empties(empty)]
             batch.fetches = [self._flow.fetch(found) for found in ranges]
         self._running.append(batch)
@@ -217,6 +230,9 @@ class Contents:
         for job in batch.jobs:
             self._written(*self._result(job))
         for file in batch.files:
+            if file.fault:
+                self._give_up(file)
+                continue
             if not file.done:
                 if not self._options.dry_run:
                     self._finish(file)
@@ -239,9 +255,15 @@ class Contents:
 
     def _written(self, written: Written, portion: Portion) -> None:
         self._lose(written.losses)
-        for part, file in zip(portion.order.parts, portion.files, strict=True):
-            if part.attributes is not None:
+        damaged = {each.part: each for each in written.damaged}
+        for number, (part, file) in enumerate(zip(portion.order.parts, portion.files, strict=True)):
+            if number in damaged:
+                file.touched |= damaged[number].touched
+                self._spoil(file, damaged[number].fault)
+            elif part.attributes is not None:
                 file.done = True
+            else:
+                file.touched = True
         for number in written.occupied:
             portion.files[number].occupied = True
 
@@ -265,6 +287,23 @@ class Contents:
         except OSError as error:
             raise restore_files.target_error(error, self._shown(file)) from error
         self._unfinished.pop(file, None)
+
+    def _spoil(self, file: File, fault: str) -> None:
+        """What a file should hold is lost, so nothing more is written into it."""
+        self._spoiled = True
+        file.fault = file.fault or fault
+
+    def _give_up(self, file: File) -> None:
+        """The end of a file that has lost something: what was made of it goes, but what was there before stays."""
+        if file in self._unfinished:
+            del self._unfinished[file]
+            with suppress(OSError):
+                os.unlink(file.name, dir_fd=self._directories.descriptor(file.directory))
+        became = "it is not restored"
+        if not file.fresh:
+            became = "its old content stays, in part overwritten" if file.touched else "its old content stays"
+        self._report.damage(b"/" + join(file.directory, file.name), f"{became}: {file.fault}")
+        self._report.tell(1, 0)
 
     def _count(self, file: File) -> None:
         report = self._report
@@ -292,11 +331,12 @@ class Contents:
         """Compare what was written with what should be there."""
         assert self._flow is not None
         pieces: dict[File, list[tuple[bytes, int, int]]] = {
-            file: [] for file in batch.files if file.fresh and not file.occupied
+            file: [] for file in batch.files if file.fresh and not file.occupied and not file.fault
         }
         for wanted in batch.wanted.values():
             for file, offset in wanted.places:
-                pieces.setdefault(file, []).append((wanted.id, offset, wanted.size))
+                if not file.fault:
+                    pieces.setdefault(file, []).append((wanted.id, offset, wanted.size))
         ended = set(batch.files)
         orders = list(self._orders(pieces, amend=False))
         answers = self._flow.compare(order for order, _ in orders)

@@ -25,9 +25,10 @@ _KINDS = {"symlink": stat.S_IFLNK, "fifo": stat.S_IFIFO, "dev": stat.S_IFBLK, "c
 class _Link:
     """A file of which further names are expected."""
 
-    __slots__ = ("directory", "name", "remaining")
+    __slots__ = ("directory", "file", "name", "remaining")
 
     def __init__(self, directory: bytes, name: bytes, remaining: int) -> None:
+        self.file: File | None = None  # that is still to be written
         self.directory = directory
         self.name = name
         self.remaining = remaining
@@ -81,17 +82,20 @@ class Entries:
             self._contents.after(functools.partial(self._link, link, level.path, name, status))
             return
         if key is not None:
-            self._links[key] = _Link(level.path, name, node.links - 1)
+            link = self._links[key] = _Link(level.path, name, node.links - 1)
         if status is None or action is Action.MAKE:
-            self._contents.add(File(level.path, name, wanted), content)
+            file = File(level.path, name, wanted)
         elif action is Action.COMPARE:
-            identity = (status.st_dev, status.st_ino)
-            self._contents.add(File(level.path, name, wanted, identity, status.st_size), content)
+            file = File(level.path, name, wanted, (status.st_dev, status.st_ino), status.st_size)
         else:
             report.files_unchanged += 1
             report.bytes_skipped += size
             report.tell(1, size)
             self._amend(level, name, status, wanted)
+            return
+        if link is not None:
+            link.file = file
+        self._contents.add(file, content)
 
     def _amend(self, level: Level, name: bytes, status: os.stat_result, wanted: Attributes) -> None:
         """Give a file whose content is taken as equal what else it lacks."""
@@ -103,6 +107,13 @@ class Entries:
     def _link(self, first: _Link, directory: bytes, name: bytes, status: os.stat_result | None) -> None:
         """Make a further name of a file that is restored by now. `status`: of what stands there."""
         report = self._report
+        if first.file is not None and first.file.fault:
+            shown = os.fsdecode(b"/" + join(first.directory, first.name))
+            report.damage(
+                b"/" + join(directory, name), f"it is not restored: another name of {shown}, which is damaged"
+            )
+            report.tell(1, 0)
+            return
         try:
             found = self._directories.status(first.directory, first.name) if status is not None else None
             if status is not None and found is not None and os.path.samestat(status, found):

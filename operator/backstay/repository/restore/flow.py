@@ -15,11 +15,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 from backstay.repository.crew import SLOT_BYTES, Channel, Crew
-from backstay.repository.errors import WorkerFailed
+from backstay.repository.errors import Corrupted, WorkerFailed
 from backstay.repository.format.blob import Codec
 from backstay.repository.reader import Reader
 from backstay.repository.restore import orders as restore_orders
-from backstay.repository.restore.orders import Answer, Compare, Compared, Setup, Write, Written
+from backstay.repository.restore.mending import Mender
+from backstay.repository.restore.orders import Answer, Compare, Compared, Damaged, Setup, Write, Written
 from backstay.repository.restore.plan import Portion, Range
 from backstay.repository.restore.worker import Worker
 
@@ -48,6 +49,7 @@ class Flow:
     ) -> None:
         """`root`: a descriptor of the target. `tell`: takes files and bytes that are done, in some thread."""
         self._reader = reader
+        self._mender = Mender(reader, codec)
         self._tell = tell
         self._crew = crew
         self._stopped = threading.Event()
@@ -104,8 +106,11 @@ class Flow:
         if slot < 0 or self._stopped.is_set():
             raise WorkerFailed("the restore was stopped")
         try:
-            self._reader.fetch_into(wanted.pack, wanted.offset, self._rooms[slot][: wanted.length])
-            use = _Use(len(wanted.portions), lambda: self._slots.put(slot))
+            try:
+                self._reader.fetch_into(wanted.pack, wanted.offset, self._rooms[slot][: wanted.length])
+            except Corrupted as error:  # gone or cut off: who writes finds no blob whole, and each is looked for
+                self._mender.failed(wanted.pack, error)
+            use = _Use(len(wanted.portions), wanted.length, lambda: self._slots.put(slot))
             jobs = []
             for portion in wanted.portions:
                 portion.order.slot = slot
@@ -124,12 +129,33 @@ class Flow:
     def _write(self, portion: Portion, use: _Use | None) -> Result:
         try:
             answer = self._carry_out(portion.order, self._rooms[portion.order.slot])
+            assert isinstance(answer, Written)
+            if answer.damaged and use is not None:
+                answer = self._mend(portion.order, answer, use)
         finally:
             if use is not None:
                 use.less()
-        assert isinstance(answer, Written)
-        self._tell(portion.finishes, portion.size)
+        given_up = sum(portion.order.parts[each.part].attributes is not None for each in answer.damaged)
+        self._tell(portion.finishes - given_up, portion.size)
         return answer, portion
+
+    def _mend(self, order: Write, answer: Written, use: _Use) -> Written:
+        """Have damaged parts written out of what can be found of them elsewhere; what then became of the order."""
+        room = self._rooms[order.slot]
+        damaged = {each.part: each for each in answer.damaged}
+        try:
+            again, redo, faults = self._mender.mend(order, damaged, room, use.take)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        second = self._carry_out(again, room) if redo else Written([], [], [])
+        assert isinstance(second, Written)
+        return Written(
+            answer.losses + second.losses,
+            answer.occupied + [redo[part] for part in second.occupied],
+            [Damaged(part, damaged[part].touched, fault) for part, fault in faults.items()]
+            + [Damaged(redo[each.part], each.touched, each.fault) for each in second.damaged],
+        )
 
     def _compare(self, order: Compare) -> Compared:
         answer = self._carry_out(order, memoryview(b""))
@@ -178,12 +204,22 @@ class _Hand:
 
 
 class _Use:
-    """How many orders still need a slot."""
+    """How many orders still need a slot, and how much of it is in use, in bytes."""
 
-    def __init__(self, count: int, free: Callable[[], None]) -> None:
+    def __init__(self, count: int, size: int, free: Callable[[], None]) -> None:
         self._count = count
+        self._size = size
         self._free = free
         self._mutex = threading.Lock()
+
+    def take(self, size: int) -> int | None:
+        """Where in the slot there are so many bytes that nobody uses."""
+        with self._mutex:
+            start = self._size
+            if start + size > SLOT_BYTES:
+                return None
+            self._size += size
+        return start
 
     def less(self) -> None:
         with self._mutex:

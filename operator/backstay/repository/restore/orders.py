@@ -78,11 +78,20 @@ class Loss(msgspec.Struct, array_like=True):
     detail: str
 
 
+class Damaged(msgspec.Struct, array_like=True):
+    """A part that was not written, since a blob of it is not what it should be; `touched`: some of it may have been."""
+
+    part: int
+    touched: bool
+    fault: str
+
+
 class Written(msgspec.Struct, tag="written", array_like=True):
     """A `Write` is done. `occupied`: indices of parts whose place was taken meanwhile, by what may not be replaced."""
 
     losses: list[Loss]
     occupied: list[int]
+    damaged: list[Damaged]
 
 
 class Compared(msgspec.Struct, tag="compared", array_like=True):

@@ -31,12 +31,13 @@ class File:
     `pieces`: how many blobs go into it in this batch. `whole`: all of its content is in this batch. `identity`: device
     and inode of the file to write into; None while there is none. `fresh`: what stands there is ours, and empty but for
     what was written in this restore; `old_size`: bytes of what stood there before, if it is kept. `done`: nothing is
-    left to do for it. `occupied`: somebody else has made a file there, which may not be replaced.
+    left to do for it. `occupied`: somebody else has made a file there, which may not be replaced. `fault`: what of its
+    content is lost, so that it is not to be restored; `touched`: something was written into it before it was done.
     """
 
     __slots__ = (
-        "attributes", "directory", "done", "fresh", "identity", "name", "occupied", "old_size", "pieces", "size",
-        "whole", "written",
+        "attributes", "directory", "done", "fault", "fresh", "identity", "name", "occupied", "old_size", "pieces",
+        "size", "touched", "whole", "written",
     )  # fmt: skip
 
     def __init__(
@@ -55,7 +56,8 @@ class File:
         self.old_size = old_size
         self.size = self.written = self.pieces = 0
         self.whole = True
-        self.done = self.occupied = False
+        self.done = self.occupied = self.touched = False
+        self.fault = ""
 
 
 class Wanted:

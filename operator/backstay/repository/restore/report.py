@@ -27,6 +27,8 @@ class Report:
         self.bytes_restored = self.bytes_skipped = 0
         self.files_verified = self.verify_errors = 0
         self.losses = Losses()
+        self.damaged = 0
+        self._errors: list[Warning] = []
         self._warnings: list[Warning] = []
         self._warning_count = 0
         self._progress = progress
@@ -40,6 +42,13 @@ class Report:
         self._warning_count += 1
         if len(self._warnings) < WARNINGS:
             self._warnings.append(Warning(path.decode("utf-8", "replace"), message))
+
+    def damage(self, path: bytes, message: str) -> None:
+        """An entry is missing because the repository is damaged. `path` as for `warn`."""
+        self.damaged += 1
+        if len(self._errors) < WARNINGS:
+            told = f"{message}; look for it in another snapshot, and see what else is damaged with 'check --read-data'"
+            self._errors.append(Warning(path.decode("utf-8", "replace"), told, "error"))
 
     def tell(self, files: int, size: int, *, force: bool = False) -> None:
         """So many files more are done, and so many bytes."""
@@ -70,8 +79,8 @@ class Report:
             files=self.files,
             bytes=self.bytes,
             dirs=self.dirs,
-            warnings=tuple(self._warnings),
-            warning_count=self._warning_count + self.losses.beyond(),
+            warnings=tuple([*self._errors, *self._warnings][:WARNINGS]),
+            warning_count=self.damaged + self._warning_count + self.losses.beyond(),
             files_restored=self.files_restored,
             files_updated=self.files_updated,
             files_unchanged=self.files_unchanged,
@@ -81,4 +90,5 @@ class Report:
             bytes_skipped=self.bytes_skipped,
             files_verified=self.files_verified,
             verify_errors=self.verify_errors,
+            damaged=self.damaged,
         )

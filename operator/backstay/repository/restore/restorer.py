@@ -121,9 +121,18 @@ class Restorer:
         top.nodes = self._nodes(top, tree_id)
         stack = [top]
         select = self._options.select
+        begun = False
         while stack:
             level = stack[-1]
-            entry = next(level.nodes, None)
+            try:
+                entry = next(level.nodes, None)
+            except Corrupted as error:
+                if not begun:
+                    raise  # there is nothing at all
+                self._report.damage(b"/" + level.path, f"its content is missing: {error}")
+                level.extras.clear()  # of what is there, nobody knows what the snapshot lacks
+                entry = None
+            begun = True
             if entry is None:
                 self._levels.leave(stack.pop())
                 continue
@@ -132,14 +141,21 @@ class Restorer:
             if node.type == "dir":
                 if not choice.take and not choice.descend:
                     continue
-                below = Level(level, name, attributes(level, name, node))
+                try:
+                    below = Level(level, name, attributes(level, name, node))
+                except Corrupted as error:
+                    self._report.damage(b"/" + join(level.path, name), f"it is not restored: {error}")
+                    continue
                 if choice.take and not self._levels.ensure(below):
                     continue
                 if choice.descend:
                     below.nodes = self._nodes(below, node.subtree or "")
                 stack.append(below)
             elif choice.take and (level.made or self._levels.ensure(level)):
-                self._entries.restore(level, name, node)
+                try:
+                    self._entries.restore(level, name, node)
+                except Corrupted as error:
+                    self._report.damage(b"/" + join(level.path, name), f"it is not restored: {error}")
 
     def _nodes(self, level: Level, tree_id: str) -> Iterator[tuple[bytes, NodeJSON]]:
         """The nodes of a directory's tree by their names, which are proven to be harmless; few are held at a time.

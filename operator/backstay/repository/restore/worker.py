@@ -21,7 +21,7 @@ from backstay.repository.restore import metadata
 from backstay.repository.restore import orders as restore_orders
 from backstay.repository.restore.files import Occupied, target_error
 from backstay.repository.restore.metadata import Losses
-from backstay.repository.restore.orders import Candidate, Compare, Compared, Loss, Part, Setup, Write, Written
+from backstay.repository.restore.orders import Candidate, Compare, Compared, Damaged, Loss, Part, Setup, Write, Written
 
 _KEPT = 16 << 20  # bytes of opened blobs that are kept for another place
 _ACL_FOR_NEW = "system.posix_acl_default"
@@ -78,6 +78,7 @@ class Worker:
 
     def _write(self, order: Write, room: memoryview) -> Written:
         occupied = []
+        damaged = []
         contents = _Contents(self._codec, order, room)
         here = -1
         place: _Place | None = None
@@ -92,9 +93,11 @@ class Worker:
                     self._fill(place, part, contents)
             except Occupied:
                 occupied.append(number)
+            except Corrupted as error:
+                damaged.append(Damaged(number, part.identity is not None and not contents.fits(part), str(error)))
             except OSError as error:
                 raise target_error(error, self._shown(place, part.name)) from error
-        return Written([Loss(*loss) for loss in self._losses.take()], occupied)
+        return Written([Loss(*loss) for loss in self._losses.take()], occupied, damaged)
 
     def _place(self, path: bytes) -> _Place:
         try:
@@ -134,15 +137,17 @@ class Worker:
             os.close(descriptor)
 
     def _fill(self, place: _Place, part: Part, contents: _Contents) -> None:
-        """A file that is there already."""
+        """A file that is there already. One that was there before stays as it was when a blob is damaged, if it can."""
         assert part.identity is not None
+        ahead = [contents.get(blob) for blob, _ in part.pieces] if not part.holes and contents.fits(part) else None
         descriptor = restore_files.reopen(place.descriptor, part.name, part.identity)
         try:
-            for blob, offset in part.pieces:
+            for number, (blob, offset) in enumerate(part.pieces):
+                data = contents.get(blob) if ahead is None else ahead[number]
                 if part.holes:
-                    self._put(descriptor, contents.get(blob), offset)
+                    self._put(descriptor, data, offset)
                 else:
-                    restore_files.write(descriptor, contents.get(blob), offset)
+                    restore_files.write(descriptor, data, offset)
             if part.attributes is not None:
                 if os.fstat(descriptor).st_size != part.size:  # or the call alone would change the time
                     os.ftruncate(descriptor, part.size)
@@ -206,6 +211,11 @@ class _Contents:
         self._kept: dict[int, bytes] = {}
         self._last = (-1, b"")
         self._size = 0
+
+    def fits(self, part: Part) -> bool:
+        """Whether all contents of a part may be held at once."""
+        blobs = self._blobs
+        return sum(max(blobs[blob].length, blobs[blob].plain_length) for blob, _ in part.pieces) <= _KEPT
 
     def get(self, number: int) -> bytes:
         """A blob's content. Raises Corrupted."""

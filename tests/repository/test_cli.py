@@ -7,22 +7,28 @@ import json
 import os
 import shlex
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import tarfile
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from click.testing import CliRunner
 
 from backstay.cli.main import main
+from backstay.cli.repo.environment import username
 from backstay.repository import Repository, S3Location, S3Store
+from backstay.repository.format.snapshot import Snapshot
 from backstay.repository.stores.local import LocalStore
 from tests.repository.conftest import PASSWORD, Restic
-from tests.repository.seaweed import ACCESS_KEY, SECRET_KEY
+from tests.repository.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
 
 FORKING = {"backup", "restore", "check"}
 
@@ -147,6 +153,7 @@ def test_what_it_backs_up_to_s3_restic_restores_with_the_directories_above_it(
     backstay("init")
 
     summary = backstay.json("backup", str(source), "--tag", "a,b", "--host", "shop-1")
+    assert summary["upload_integrity"] in ("CHECKSUM", "SIGNATURE", "MD5", "READ_BACK")
 
     found = referee.json("snapshots", summary["snapshot_id"])[0]
     assert (found["hostname"], found["tags"], found["paths"]) == ("shop-1", ["a", "b"], [str(source)])
@@ -312,6 +319,32 @@ def test_an_image_is_one_file_that_restores_byte_for_byte(local: Local, tmp_path
     assert (tmp_path / "out/disk.img").read_bytes() == image.read_bytes()
 
 
+def test_with_image_a_link_is_followed_and_without_it_is_kept_and_told_when_it_leads_to_a_device(
+    local: Local, tmp_path: Path
+) -> None:
+    (tmp_path / "disk.img").write_bytes(os.urandom(100_000))
+    (tmp_path / "to-file").symlink_to("disk.img")
+    (tmp_path / "to-nothing").symlink_to("nothing")
+    (tmp_path / "to-device").symlink_to(device := tmp_path / "device")
+    try:
+        os.mknod(device, stat.S_IFBLK, os.makedev(7, 250))
+    except PermissionError:
+        pytest.skip("making a device node takes a privilege")
+
+    local.backstay("backup", "--image", str(tmp_path / "to-file"))
+    nowhere = local.backstay.run("backup", "--image", str(tmp_path / "to-nothing"))
+    told = local.backstay("backup", str(tmp_path / "to-device"))
+
+    image, empty, link = (each["id"] for each in local.restic_json("snapshots"))
+    stored = local.backstay.run("dump", image, str(tmp_path / "to-file")).stdout
+    assert stored == (tmp_path / "disk.img").read_bytes()
+    assert nowhere.returncode == 3
+    assert b"what the link leads to: No such file" in nowhere.stderr
+    assert "to-nothing" not in local.restic("ls", empty, "--quiet")
+    assert "use --image" in told
+    assert f"{tmp_path}/to-device -> {device}" in local.backstay("ls", "-l", link)
+
+
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
@@ -441,6 +474,17 @@ def test_a_restore_takes_what_is_included_and_puts_the_target_right(
     assert (target / "deep/photo.jpg").read_bytes() == (source / "deep/photo.jpg").read_bytes()
 
 
+def test_a_restore_says_that_it_read_everything_back(history: Local, tmp_path: Path) -> None:
+    told = history.backstay("restore", "latest", "--target", str(tmp_path / "a"), "--verify")
+    summary = history.backstay.json("restore", "latest", "--target", str(tmp_path / "b"), "--verify")
+    silent = history.backstay.json("restore", "latest", "--target", str(tmp_path / "c"))
+
+    assert f"Verified: read {summary['files_verified']} files back, all as they should be" in told
+    assert summary["files_verified"] > 0
+    assert summary["verify_errors"] == 0
+    assert "files_verified" not in silent
+
+
 # --- keeping in order ------------------------------------------------------------------------------------------------
 
 
@@ -501,6 +545,7 @@ def test_keys_come_and_go_but_never_the_one_in_use(local: Local, tmp_path: Path)
     assert changed["removed"] == added
     assert local.backstay.run("snapshots").returncode == 12
     listed = json.loads(local.restic("-p", str(tmp_path / "third"), "key", "list", "--json"))
+    assert [(key["userName"], key["hostName"]) for key in listed] == [(username(), socket.gethostname())]
     assert [(key["id"], key["current"]) for key in listed] == [(changed["id"], True)]
     last = local.backstay.run("-p", str(tmp_path / "third"), "key", "remove", changed["id"])
     assert last.returncode == 1
@@ -522,6 +567,40 @@ def test_copies_keep_their_trees_and_are_not_made_twice(
     assert all(copy["tree"] == originals[copy["original"]]["tree"] for copy in copies)
     assert json.loads(again.splitlines()[-1])["snapshots_skipped"] == 2
     referee.check()
+
+
+# --- under Object Lock -----------------------------------------------------------------------------------------------
+
+
+def test_a_prune_under_object_lock_tells_what_is_kept_and_the_past_can_be_checked(
+    backstay: Backstay, seaweed: Seaweed, location: S3Location, source: Path
+) -> None:
+    keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
+    client = boto3.client("s3", endpoint_url=seaweed.endpoint, region_name="us-east-1", **keys)
+    client.create_bucket(Bucket="locked-cli", ObjectLockEnabledForBucket=True)
+    backstay.environment["RESTIC_REPOSITORY"] = f"s3:{location.endpoint}/locked-cli/{location.prefix}"
+    lock = ("--object-lock", "governance:2")
+    backstay("init", *lock)
+    backstay("backup", str(source), *lock)
+    time.sleep(1.1)  # servers keep whole seconds
+    then = datetime.now(UTC).isoformat()
+    time.sleep(1.1)
+
+    backstay("forget", "latest", *lock)
+    told = backstay("prune", *lock, "--delete-delay", "0s")
+    summary = backstay.json("prune", *lock)
+    past = backstay.json("check", "--as-of", then)
+    written = backstay.run("repair", "index", "--as-of", then)
+
+    assert "deleted" not in told.replace("whoever deleted it", "")
+    assert "hidden: " in told
+    assert "kept by Object Lock, whoever deleted it: 2." in told
+    assert summary["retained_bytes"] > 2 << 20
+    assert datetime.fromisoformat(summary["retained_until"]) > datetime.now(UTC) + timedelta(days=1)
+    assert summary["upload_integrity"] in ("CHECKSUM", "SIGNATURE", "MD5", "READ_BACK")
+    assert (past["snapshots"], past["num_errors"]) == (1, 0)
+    assert written.returncode == 1
+    assert b"the past can only be read" in written.stderr
 
 
 # --- how it ends -----------------------------------------------------------------------------------------------------
@@ -550,6 +629,48 @@ def test_it_waits_for_no_lock_unless_told_and_says_who_has_it(local: Local, sour
     assert "somebody" in json.loads(done.stderr.splitlines()[-1])["message"]
     assert listed.returncode == 1, "there is no snapshot, but no lock either"
     assert b"lock" not in listed.stderr
+
+
+def test_quiet_is_quiet_and_what_does_nothing_is_told(local: Local, source: Path, tmp_path: Path) -> None:
+    local.backstay("backup", str(source))
+
+    assert local.backstay("init", "-q", RESTIC_REPOSITORY=str(tmp_path / "new")) == ""
+    assert local.backstay("forget", "-q", "--keep-last", "1") == ""
+    assert "keep 1 snapshot:" in local.backstay("forget", "--keep-last", "1")
+    assert "no effect on a repository in a directory" in local.backstay("snapshots", "--limit-download", "1")
+    assert "upload_integrity" not in local.backstay.json("prune")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("dump", "latest", "/no/where"), "in snapshot {id}: there is no 'no'; 'backstay repo ls {id}'"),
+        (("ls", "latest:/no/where"), "in snapshot {id}: there is no 'no'; 'backstay repo ls {id}'"),
+        (("ls", "0123"), "no snapshot has an id that begins so; list them"),
+        (("ls", "x" * 64), "an id has 64 hexadecimal digits"),
+        (("cat", "blob", "0123"), "its whole id, which has 64 hexadecimal digits"),
+        (("cat", "tree", "y" * 64), "its whole id, which has 64 hexadecimal digits"),
+    ],
+)
+def test_what_is_not_there_is_told_in_words_of_the_command_line(
+    local: Local, arguments: tuple[str, ...], told: str
+) -> None:
+    repository = Repository.open(LocalStore(local.path), PASSWORD)
+    with repository.writer() as writer:
+        tree = writer.save_files({"a": b"b"}, datetime.now(UTC))
+        snapshot_id = writer.commit(Snapshot(time=datetime.now(UTC), tree=tree, paths=("/a",)))
+
+    done = local.backstay.run(*arguments)
+
+    assert done.returncode == 1
+    assert told.format(id=snapshot_id[:8]) in done.stderr.decode()
+
+
+def test_a_tree_may_be_named_by_a_snapshot(history: Local, source: Path) -> None:
+    (found,) = history.restic_json("snapshots")[-1:]
+
+    assert history.backstay("cat", "tree", "latest") == history.backstay("cat", "tree", found["tree"])
+    assert '"orders.txt"' in history.backstay("cat", "tree", f"latest:{source}")
 
 
 def test_a_reader_that_goes_away_is_no_traceback(history: Local) -> None:

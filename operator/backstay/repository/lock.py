@@ -195,7 +195,7 @@ class Lock:
                 if left <= 0:
                     raise
                 if self._on_wait is not None and not told:
-                    self._on_wait(f"waiting up to {self._wait:.0f} s: there is {error.lock}")
+                    self._on_wait(f"waiting up to {self._wait:g} s: there is {error.lock}")
                 told = True
                 time.sleep(min(pause, left))
                 pause = min(pause * 2, _LONGEST_PAUSE)

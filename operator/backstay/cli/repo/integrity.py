@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backstay.cli.repo.output import Output
+from backstay.repository.errors import RepositoryError
 
 if TYPE_CHECKING:
     from backstay.repository.stores.store import Store
@@ -26,7 +27,10 @@ def upload_integrity(store: Store, output: Output) -> dict[str, str]:
 
     if not isinstance(store, S3Store):  # nothing is written there
         return {}
-    kind = store.integrity().name
+    try:
+        kind = store.integrity().name
+    except RepositoryError:  # such as no right to delete the probe: no reason for what was written to have failed
+        return {}
     if kind in _NOTES:
         output.note(_NOTES[kind])
     return {"upload_integrity": kind}

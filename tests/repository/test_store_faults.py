@@ -13,6 +13,7 @@ import pytest
 
 from backstay.repository import AccessDenied, Repository, S3Credentials, S3Location, S3Store, Unreachable
 from backstay.repository.errors import StoreFull, StoreRefused
+from backstay.repository.format.blob import BlobType
 from backstay.repository.stores import s3, s3_client
 from backstay.repository.stores.s3 import Integrity
 from tests.repository.conftest import PASSWORD
@@ -253,6 +254,36 @@ def test_what_no_server_verifies_is_read_back(far: S3Store, proxy: FaultyProxy) 
     far.put("index/some", b"content")
 
     assert [told.split()[0] for told in proxy.requests[-2:]] == ["PUT", "GET"]
+
+
+def test_a_writer_finds_out_before_it_stores_anything(
+    far: S3Store, store: S3Store, proxy: FaultyProxy, location: S3Location, credentials: S3Credentials
+) -> None:
+    Repository.init(store, PASSWORD)
+    proxy.verifies = ()
+    repository = Repository.open(far, PASSWORD)
+    assert far.integrity_found is None
+
+    with repository.writer() as writer:
+        assert far.integrity_found is Integrity.READ_BACK
+        writer.save_blob(BlobType.DATA, b"content")
+        before = len(proxy.requests)
+
+    packs = [told.split()[0] for told in proxy.requests[before:] if "/data/" in told]
+    assert packs == ["PUT", "GET"]
+    assert not [name for name, _ in store.list("backstay-probe-")]
+
+
+def test_a_writer_goes_on_where_it_may_not_probe(far: S3Store, store: S3Store, proxy: FaultyProxy) -> None:
+    Repository.init(store, PASSWORD)
+    repository = Repository.open(far, PASSWORD)
+    proxy.faults.append(Fault.answer(403, "AccessDenied", path="backstay-probe-"))
+
+    with repository.writer() as writer:
+        writer.save_blob(BlobType.DATA, b"content")
+
+    assert far.integrity_found is None
+    assert len(list(store.list("data/"))) == 1
 
 
 def test_a_server_that_does_not_implement_checksums_gets_none(far: S3Store, proxy: FaultyProxy) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from backstay.api.meta import Condition, find_condition, set_condition
 from backstay.api.storage import BackupStorage, BackupStorageStatus
+from backstay.repository.stores.s3 import Integrity
 
 READY = "Ready"
 #: Pause between two proofs that a storage can still be used; the longest one after a failure too.
@@ -26,6 +27,13 @@ class Refusal:
 
     reason: str
     message: str
+
+
+_UPLOADS = {
+    Integrity.SIGNATURE: "the server ignores the checksums of uploads, so that only their signatures prove them",
+    Integrity.MD5: "the server ignores the SHA-256 of uploads, so that each is sent with its MD5 too",
+    Integrity.READ_BACK: "the server does not verify uploads, so that each is read back, which takes twice as long",
+}
 
 
 def next_probe(storage: BackupStorage, now: datetime) -> datetime:
@@ -73,9 +81,17 @@ def succeeded(storage: BackupStorage, repository_id: str, now: datetime) -> Back
     return msgspec.structs.replace(status, repository_id=repository_id, last_probe_time=_seconds(now))
 
 
-def catalogued(storage: BackupStorage, count: int, broken: Mapping[str, str], now: datetime) -> BackupStorageStatus:
-    """The status of a storage in use after a look through its restore points."""
-    status = _with_ready(storage, "True", READY, _ready_message(storage.status.repository_id, broken), now)
+def catalogued(
+    storage: BackupStorage, count: int, broken: Mapping[str, str], now: datetime, integrity: Integrity | None = None
+) -> BackupStorageStatus:
+    """The status of a storage in use after a look through its restore points.
+
+    `integrity`: what proves uploads, if it is known; told when it is not the best.
+    """
+    message = _ready_message(storage.status.repository_id, broken)
+    if integrity not in (None, Integrity.CHECKSUM):
+        message = f"{message}; {_UPLOADS[integrity]}"
+    status = _with_ready(storage, "True", READY, message, now)
     return msgspec.structs.replace(status, restore_points=count)
 
 

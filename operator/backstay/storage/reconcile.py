@@ -102,7 +102,8 @@ def _catalogue(
     for snapshot, why in [item for item in shown.broken.items() if item[0] not in told][:10]:
         message = f"snapshot {snapshot[:10]} cannot be shown: {why}"
         runtime.client.event(reference, "Warning", "RestorePointUnreadable", message, "Catalogue")
-    return readiness.catalogued(storage, shown.count, shown.broken, now)
+    integrity = getattr(repository.store, "integrity_found", None)
+    return readiness.catalogued(storage, shown.count, shown.broken, now, integrity)
 
 
 def _protect_movers(runtime: Runtime, storage: BackupStorage) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+import pytest
 
 from backstay.api.meta import Meta
 from backstay.api.storage import S3, BackupStorage, BackupStorageSpec, BackupStorageStatus, PasswordReference
+from backstay.repository.stores.s3 import Integrity
 from backstay.storage.readiness import (
     LONGEST_PAUSE,
     Refusal,
@@ -89,3 +91,21 @@ def test_broken_restore_points_are_named_and_do_not_make_the_storage_useless() -
     assert ready.status == "True"
     assert "(5 broken)" in ready.message
     assert "and 2 more" in ready.message
+
+
+@pytest.mark.parametrize(
+    ("integrity", "told"),
+    [
+        (None, ""),
+        (Integrity.CHECKSUM, ""),
+        (Integrity.SIGNATURE, "only their signatures"),
+        (Integrity.MD5, "with its MD5"),
+        (Integrity.READ_BACK, "each is read back"),
+    ],
+)
+def test_a_server_that_does_not_verify_checksums_is_told(integrity: Integrity | None, told: str) -> None:
+    (ready,) = catalogued(with_status(succeeded(NEW, "repository-id", NOW)), 2, {}, NOW, integrity).conditions
+
+    assert ready.status == "True"
+    assert told in ready.message
+    assert ("upload" in ready.message) == bool(told)

@@ -26,7 +26,7 @@ from backstay.repository.archive.archiver import Archiver
 from backstay.repository.archive.orders import Exclude
 from backstay.repository.archive.virtual import Subtree
 from backstay.repository.crew import Crew
-from backstay.repository.errors import LockLost, RepositoryError
+from backstay.repository.errors import AccessDenied, LockLost, RepositoryError, StoreRefused
 from backstay.repository.format import index as index_file
 from backstay.repository.format import pack, snapshot
 from backstay.repository.format.blob import BlobType, Codec, split_ids
@@ -104,6 +104,9 @@ class Writer:
     def __enter__(self) -> Self:
         self._lock.acquire()
         try:
+            if isinstance(self._store, S3Store):
+                with suppress(AccessDenied, StoreRefused):  # of a probe; whether packs are refused, we shall see
+                    self._store.integrity()
             self._load_index()
         except BaseException:
             self._lock.release()

@@ -218,11 +218,16 @@ class S3Store:
     def integrity(self) -> Integrity:
         """What proves uploads to this server, found out by sending damaged ones, and from then on relied on.
 
-        It costs one request with a good server and is remembered by this store. `probe` does it, and whoever makes a
-        repository should; a mover that opens one need not, since both kinds of SHA-256 are sent in any case.
+        It costs one request with a good server and is remembered by this store. `probe` does it, and each `Writer`
+        before its first pack.
         """
         if self._integrity is None:
             self._integrity = self._find_integrity()
+        return self._integrity
+
+    @property
+    def integrity_found(self) -> Integrity | None:
+        """The same as far as it was found out; nothing is sent."""
         return self._integrity
 
     def _find_integrity(self) -> Integrity:

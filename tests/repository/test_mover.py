@@ -351,7 +351,7 @@ def test_without_privilege_owners_and_devices_cost_one_warning_each(
 
     assert sorted(message.split(" because")[0].split(" ", 1)[1] for message in messages) == [
         "device nodes could not be made without privilege",
-        "entries keep the mover's user or group,",
+        "entries keep this process's user or group,",
     ]
     restored, wanted = describe(target / "data-db-0"), describe(source)
     assert {path: entry.get("sha256") for path, entry in restored.items()} == {

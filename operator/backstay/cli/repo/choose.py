@@ -122,9 +122,9 @@ def several(repository: Repository, texts: Sequence[str], only: Filter, output: 
         try:
             snapshot, folder = one(repository, text, only)
             if folder:
-                raise SnapshotNotFound("a folder after the id is not possible here")
+                raise SnapshotNotFound(f"choosing {text!r}: a folder after the id is not possible here")
         except SnapshotNotFound as error:
-            output.warn(f"ignoring {text!r}: {error}")
+            output.warn(f"left out: {error}")
             continue
         if snapshot.id not in seen:
             seen.add(snapshot.id)

@@ -31,7 +31,7 @@ def diff(settings: Settings, output: Output, before: str, after: str, metadata: 
     repository = open_repository(settings)
     with reading(repository, settings, output):
         (first, first_folder), (second, second_folder) = one(repository, before), one(repository, after)
-        output.note(f"comparing snapshot {first.id[:8]} to {second.id[:8]}:\n")
+        output.note(f"comparing snapshot {first.id[:8]} to {second.id[:8]}:")
         comparison = Comparison(
             repository,
             tree_of(repository, first, first_folder),

@@ -105,7 +105,7 @@ def password(settings: Settings, *, confirm: bool = False) -> str:
     if not found:
         middle = f"{settings.prefix}_" if settings.prefix else ""
         raise WrongPassword(
-            f"opening the {which}: there is no password; set RESTIC_{middle}PASSWORD, or give"
+            f"there is no password for the {which}; set RESTIC_{middle}PASSWORD, or give"
             f" {settings.option('password-file')}"
         )
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from backstay.repository.check.checker import check
 from backstay.repository.check.subset import Subset
 from backstay.repository.format import tree
 from backstay.repository.format.blob import BlobType
+from backstay.repository.format.snapshot import Summary
 from backstay.repository.repair import repair_index, repair_packs, repair_snapshots
 from tests.repository.damaged import TIME, LocalRestic, Sample, copy_of, directory, file, make_sample, noise
 
@@ -259,6 +261,52 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(sample: Sample) -> None:
     done = repair_snapshots(sample.repository, forget=True)
     assert [(d.snapshot_id, d.action, d.changes) for d in dry] == [(d.snapshot_id, d.action, d.changes) for d in done]
     assert all(d.new_id == "" for d in dry)
+
+
+def test_what_snapshots_share_is_told_of_each(sample: Sample) -> None:
+    lose(sample, sample.blobs[1], sample.blobs[2])
+
+    done = repair_snapshots(sample.repository)
+
+    told = {each.snapshot_id: [change.path for change in each.changes] for each in done}
+    assert told == {sample.first: ["/sub/inner", "/two"], sample.second: ["/two"]}
+    assert {each.snapshot_id: each.change_count for each in done} == {sample.first: 2, sample.second: 1}
+
+
+def test_a_second_repair_writes_no_second_snapshot(sample: Sample) -> None:
+    lose(sample, sample.blobs[1])
+    (first,) = repair_snapshots(sample.repository)
+    before = sample.names("snapshots/")
+
+    (second,) = repair_snapshots(sample.repository)
+    assert (second.new_id, sample.names("snapshots/")) == (first.new_id, before)
+
+    (third,) = repair_snapshots(sample.repository, forget=True)
+    assert (third.new_id, third.forgotten) == (first.new_id, True)
+    assert sample.names("snapshots/") == [name for name in before if sample.first not in name]
+
+
+def test_the_new_snapshot_tells_what_it_holds(sample: Sample) -> None:
+    figures = Summary(TIME, TIME, files_new=3, total_files_processed=3, total_bytes_processed=240)
+    old = sample.repository.snapshot(sample.first)
+    with sample.repository.writer() as writer:
+        counted = writer.commit(dataclasses.replace(old, id="", summary=figures))
+    lose(sample, sample.blobs[1])
+
+    done = {each.snapshot_id: each for each in repair_snapshots(sample.repository)}
+
+    summary = sample.fresh().snapshot(done[counted].new_id).summary
+    assert summary is not None
+    assert (summary.total_files_processed, summary.total_bytes_processed, summary.files_new) == (3, 180, 3)
+
+
+def test_a_check_sends_to_the_repair_that_helps(sample: Sample) -> None:
+    lost = make_sample()
+    lose(lost, lost.blobs[1])
+    del sample.store.objects[sample.names("index/")[0]]
+
+    assert any("repair snapshots" in finding.message for finding in check(lost.repository).findings)
+    assert any("'repair index' finds" in finding.message for finding in check(sample.repository).findings)
 
 
 def test_only_the_snapshots_that_are_named_are_repaired(sample: Sample) -> None:

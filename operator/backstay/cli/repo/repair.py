@@ -52,7 +52,7 @@ def repair_index(settings: Settings, output: Output, read_all_packs: bool) -> No
             output.say(f"{counted(len(packs), 'pack')} {word}")
     output.note(f"{counted(done.indexes_written, 'index file')} written, {done.indexes_removed} removed")
     if not (done.added or done.corrected or done.dropped or done.unreadable or done.indexes_broken):
-        output.say("the index is right")
+        output.say("the index is right; if 'check' still misses blobs, they are lost: run 'repair snapshots'")
 
 
 @verb("packs")

@@ -331,11 +331,11 @@ class _Check:
         if self._wanting:
             names = self._wanting_names
             more = f" and {len(self._wanting) - len(names)} more" if len(self._wanting) > len(names) else ""
+            helps = "they are lost, and 'repair snapshots' goes on without them"
+            if self._inventory.broken or any(True for _ in self._inventory.unindexed()):
+                helps = "'repair index' finds those whose packs are still there"
             self._wanting_cause = self._findings.add(
-                "missing",
-                "index",
-                f"snapshots need blobs that are in no index: {', '.join(names)}{more}; 'repair index' finds those"
-                " whose packs are still there",
+                "missing", "index", f"snapshots need blobs that are in no index: {', '.join(names)}{more}; {helps}"
             )
 
     def _want(self, kind: BlobType, blob_id: bytes) -> None:

@@ -11,7 +11,8 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from datetime import datetime
+from typing import Literal, NamedTuple
 
 from backstay.repository.archive.writer import Writer
 from backstay.repository.check import inventory as stock
@@ -40,9 +41,9 @@ class SnapshotRepair:
     """What was done about one snapshot that was not whole.
 
     `action`: rewritten; removed (nothing of it was left, or its file could not be read); lost (the same, and it is
-    still there, since it was not to be forgotten). `new_id`: of the snapshot that replaces it, empty where there is
-    none or it was a dry run. `forgotten`: whether the old snapshot was removed. `changes` has the first few paths with
-    what became of them, as they were met first: what several snapshots share is told once; `change_count` is exact.
+    still there, since it was not to be forgotten). `new_id`: of the snapshot that replaces it, which may be there
+    since an earlier repair; empty where there is none or it was a dry run. `forgotten`: whether the old snapshot was
+    removed. `changes` has the first few paths with what became of them; `change_count` is exact.
     """
 
     snapshot_id: str
@@ -100,6 +101,7 @@ def _repair(
         index.clear()
         inventory, _ = stock.take(store, codec, Places(index, without=lost))
     rewriter = _Rewriter(Forest(store, codec, inventory.places), index, writer)
+    replaced = _Replaced(repository)
     done = []
     for snapshot_id, error in unreadable.items():
         forgotten = forget and snapshot_id in ids
@@ -108,7 +110,7 @@ def _repair(
         note = (Warning("/", str(error)),)
         done.append(SnapshotRepair(snapshot_id, "removed" if forgotten else "lost", "", forgotten, note, 1))
     for snapshot in snapshots:
-        repair = _replace(rewriter, snapshot, forget=forget, writer=writer)
+        repair = _replace(rewriter, replaced, snapshot, forget=forget, writer=writer)
         if repair is None:
             continue
         if repair.forgotten and working is not None:
@@ -158,20 +160,51 @@ def _unreadable_trees(forest: Forest, snapshots: Iterable[Snapshot]) -> set[tupl
     return {(BlobType.TREE, visit.tree_id) for visit in visits if visit.nodes is None}
 
 
-def _replace(rewriter: _Rewriter, snapshot: Snapshot, *, forget: bool, writer: Writer | None) -> SnapshotRepair | None:
+class _Replaced:
+    """The snapshots that earlier repairs have written, looked for when the first is wanted."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._known: dict[tuple[str, str, datetime], str] | None = None
+
+    def by(self, new: Snapshot) -> str:
+        """The id of a snapshot that says the same as one that would replace another; empty when there is none."""
+        if self._known is None:
+            found = self._repository.snapshots(on_error=lambda _, error: None)
+            self._known = {(each.tree, each.original, each.time): each.id for each in found if each.original}
+        return self._known.get((new.tree, new.original, new.time), "")
+
+
+def _replace(
+    rewriter: _Rewriter, replaced: _Replaced, snapshot: Snapshot, *, forget: bool, writer: Writer | None
+) -> SnapshotRepair | None:
     """Write the snapshot anew unless it is whole; what was done about it, or is to be done."""
-    rewriter.changes = []
     made = rewriter.rewrite(bytes.fromhex(snapshot.tree))
     if made is None:
         note = (Warning("/", "the tree of its root cannot be read"),)
         return SnapshotRepair(snapshot.id, "removed" if forget else "lost", "", forget, note, 1)
-    tree_id, count = made
-    if tree_id.hex() == snapshot.tree:
+    if made.tree_id.hex() == snapshot.tree:
         return None
+    summary = snapshot.summary
+    if summary is not None:
+        summary = dataclasses.replace(summary, total_files_processed=made.files, total_bytes_processed=made.size)
     tags = snapshot.tags if forget or TAG in snapshot.tags else (*snapshot.tags, TAG)
-    new = dataclasses.replace(snapshot, id="", tree=tree_id.hex(), original=snapshot.id, tags=tags)
-    new_id = writer.commit(new) if writer is not None else ""
-    return SnapshotRepair(snapshot.id, "rewritten", new_id, forget, tuple(rewriter.changes), count)
+    new = dataclasses.replace(
+        snapshot, id="", tree=made.tree_id.hex(), original=snapshot.id, tags=tags, summary=summary
+    )
+    new_id = (replaced.by(new) or writer.commit(new)) if writer is not None else ""
+    changes = tuple(Warning(path, message) for path, message in made.notes)
+    return SnapshotRepair(snapshot.id, "rewritten", new_id, forget, changes, made.changes)
+
+
+class _Made(NamedTuple):
+    """What became of a tree: its new id, how many paths in it change and how the first few, its files and bytes."""
+
+    tree_id: bytes
+    changes: int = 0
+    notes: Sequence[tuple[str, str]] = ()
+    files: int = 0
+    size: int = 0
 
 
 @dataclass
@@ -179,30 +212,31 @@ class _Frame:
     """A tree that is being rewritten: which nodes are done, and what came of them."""
 
     tree_id: bytes
-    path: str
     nodes: list[NodeJSON]
     position: int = 0
     kept: list[NodeJSON] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     changed: bool = False
-    count: int = 0
+    changes: int = 0
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    files: int = 0
+    size: int = 0
 
 
 class _Rewriter:
-    """Makes trees without what is lost. `changes`: what was left out, by path, the first few."""
+    """Makes trees without what is lost."""
 
     def __init__(self, forest: Forest, index: Index, writer: Writer | None) -> None:
-        self.changes: list[Warning] = []
         self._forest = forest
         self._index = index
         self._writer = writer
-        self._made: dict[bytes, tuple[bytes, int]] = {}  # by old id: the new id, and how many changes it has
+        self._made: dict[bytes, _Made] = {}  # by old id
 
-    def rewrite(self, root: bytes) -> tuple[bytes, int] | None:
-        """The id of what a tree becomes, and how many paths in it change; None when it cannot be read."""
+    def rewrite(self, root: bytes) -> _Made | None:
+        """What a tree becomes; None when it cannot be read."""
         if root in self._made:
             return self._made[root]
-        first = self._open(root, "")
+        first = self._open(root)
         if first is None:
             return None
         stack = [first]
@@ -214,9 +248,9 @@ class _Rewriter:
                 self._close(stack.pop())
         return self._made[root]
 
-    def _open(self, tree_id: bytes, path: str) -> _Frame | None:
+    def _open(self, tree_id: bytes) -> _Frame | None:
         try:
-            return _Frame(tree_id, path, self._forest.read(tree_id))
+            return _Frame(tree_id, self._forest.read(tree_id))
         except Corrupted:
             return None
 
@@ -232,19 +266,25 @@ class _Rewriter:
                 assert child is not None  # or it would have been left out
                 made = self._made.get(child)
                 if made is None:
-                    below = self._open(child, f"{frame.path}/{shown(node.name)}")
+                    below = self._open(child)
                     if below is not None:
                         return below
-                    made = (self._save(_EMPTY), 0)
+                    made = _Made(self._save(_EMPTY))
                     self._note(frame, node, "its tree cannot be read: replaced by an empty directory")
-                if made[0] != child:
-                    node.subtree = made[0].hex()
+                if made.tree_id != child:
+                    node.subtree = made.tree_id.hex()
                     frame.changed = True
-                frame.count += made[1]
+                frame.changes += made.changes
+                frame.files += made.files
+                frame.size += made.size
+                here = f"/{shown(node.name)}"
+                frame.notes += [(here + path, message) for path, message in made.notes[: _NAMED - len(frame.notes)]]
                 frame.kept.append(node)
             else:
                 if node.type == "file":
                     self._reduce(frame, node)
+                    frame.files += 1
+                    frame.size += node.size
                 frame.kept.append(node)
             frame.names.add(node.name)
             frame.position += 1
@@ -270,7 +310,7 @@ class _Rewriter:
         tree_id = frame.tree_id
         if frame.changed:
             tree_id = self._save(tree.encode([tree.to_node(node) for node in frame.kept]))
-        self._made[frame.tree_id] = (tree_id, frame.count)
+        self._made[frame.tree_id] = _Made(tree_id, frame.changes, frame.notes, frame.files, frame.size)
 
     def _save(self, content: bytes) -> bytes:
         if self._writer is None:
@@ -279,6 +319,6 @@ class _Rewriter:
 
     def _note(self, frame: _Frame, node: NodeJSON, message: str) -> None:
         frame.changed = True
-        frame.count += 1
-        if len(self.changes) < _NAMED:
-            self.changes.append(Warning(f"{frame.path}/{shown(node.name)}", message))
+        frame.changes += 1
+        if len(frame.notes) < _NAMED:
+            frame.notes.append((f"/{shown(node.name)}", message))

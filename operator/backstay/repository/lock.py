@@ -42,6 +42,7 @@ UNREFRESHED_LIMIT = (
     22 * 60.0
 )  # seconds; what lies between it and STALE_AFTER is for the commit and for clocks that differ
 SETTLE_SECONDS = 0.2  # between writing a lock and looking for others again
+_REMOVE_ALL = "when nobody uses the repository, remove it with 'backstay repo unlock --remove-all'"
 _FIRST_PAUSE = 1.0  # seconds until a lock is tried again; doubles
 _LONGEST_PAUSE = 15.0
 
@@ -95,7 +96,9 @@ def _read(store: Store, codec: Codec, name: str) -> LockInfo:
         raw = msgspec.json.decode(codec.open_file(store.get(name), name), type=_LockJSON)
         moment = rfc3339.to_datetime(raw.time)
     except MALFORMED as error:
-        raise malformed(f"{name} decrypts but is no lock document; remove it by unlocking all", error) from error
+        raise malformed(f"{name} decrypts but is no lock document; {_REMOVE_ALL}", error) from error
+    except Corrupted as error:
+        raise Corrupted(f"{error}; {_REMOVE_ALL}") from error
     return LockInfo(name.removeprefix("locks/"), moment, raw.exclusive, raw.hostname, raw.pid, raw.process)
 
 
@@ -121,12 +124,19 @@ def unlock(store: Store, codec: Codec, *, remove_all: bool = False) -> int:
 class _InTheWay(RepositoryLocked):
     """Somebody else's lock is."""
 
-    def __init__(self, lock: LockInfo) -> None:
+    def __init__(self, lock: LockInfo, at: datetime) -> None:
         self.lock = lock
-        super().__init__(
-            f"the repository is in use: there is {lock}; wait until that has finished, or remove the lock with"
-            " 'backstay repo unlock' or 'restic unlock' when it is dead"
+        advice = (
+            "wait until that has finished, or remove the lock with 'backstay repo unlock' or 'restic unlock' when it is"
+            " dead"
         )
+        ahead = lock.time - at
+        if ahead > STALE_AFTER:  # not taken for stale: its holder may be alive, and its clock wrong, or ours
+            advice = (
+                f"its clock is {ahead // timedelta(minutes=1)} minutes ahead of ours, so that it does not go stale by"
+                f" itself in time; set both by NTP, and {_REMOVE_ALL}"
+            )
+        super().__init__(f"the repository is in use: there is {lock}; {advice}")
 
 
 class Lock:
@@ -256,7 +266,7 @@ class Lock:
         at = now()
         for other in read_locks(self._store, self._codec, skip=self._id):
             if (self.exclusive or other.exclusive) and not other.stale(at):
-                raise _InTheWay(other)
+                raise _InTheWay(other, at)
 
     def _clear_stale(self) -> None:
         """Remove stale locks once ours is visible: a holder that awakes then finds its own gone, and stops."""

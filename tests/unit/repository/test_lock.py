@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from backstay.repository import LockLost, RepositoryLocked, Unreachable, lock
+from backstay.repository import Corrupted, LockLost, RepositoryLocked, Unreachable, lock
 from backstay.repository.format.blob import Codec
 from backstay.repository.format.crypto import Key
+from backstay.repository.format.rfc3339 import from_datetime
 from backstay.repository.lock import Lock, LockInfo, read_locks, unlock
 from tests.unit.repository.memory_store import MemoryStore
 
@@ -141,6 +144,31 @@ def test_a_process_that_we_could_not_see_is_not_taken_for_dead(process: str, sta
 
     assert LockInfo("", TIME, True, "elsewhere", dead, process).stale(TIME) is stale
     assert LockInfo("", TIME, True, "elsewhere", dead, process).abandoned(TIME) is stale
+
+
+@pytest.mark.parametrize("damage", ["content", "document"])
+def test_a_damaged_lock_is_in_the_way_until_all_are_removed(store: MemoryStore, damage: str) -> None:
+    stored = CODEC.seal_file(b"{}")
+    store.objects["locks/" + ("0" * 64 if damage == "content" else hashlib.sha256(stored).hexdigest())] = stored
+
+    with pytest.raises(Corrupted, match="unlock --remove-all"):
+        Lock(store, CODEC, "us").acquire()
+
+    assert unlock(store, CODEC, remove_all=True) == 1
+    with Lock(store, CODEC, "us"):
+        pass
+
+
+def test_a_lock_of_the_future_blocks_and_says_whose_clock_is_wrong(store: MemoryStore) -> None:
+    document = {"time": from_datetime(datetime.now(UTC) + timedelta(hours=3)), "exclusive": True, "hostname": "ahead"}
+    stored = CODEC.seal_file(json.dumps(document).encode())
+    store.objects[f"locks/{hashlib.sha256(stored).hexdigest()}"] = stored
+
+    with pytest.raises(RepositoryLocked, match=r"ahead.*17[89] minutes ahead of ours.*--remove-all"):
+        Lock(store, CODEC, "us").acquire()
+
+    assert unlock(store, CODEC) == 0
+    assert unlock(store, CODEC, remove_all=True) == 1
 
 
 def test_an_unreadable_lock_goes_only_with_all(store: MemoryStore) -> None:

@@ -14,9 +14,9 @@ from backstay.mover.order import BackupOrder, RestoreOrder, SourceVolume, Target
 from backstay.repository.archive.writer import Writer
 from backstay.repository.crew import Crew
 from backstay.repository.errors import Corrupted, SnapshotNotFound
-from backstay.repository.format.snapshot import Snapshot, Summary
+from backstay.repository.format.snapshot import Snapshot
 from backstay.repository.format.tree import Node
-from backstay.repository.outcome import Archive, Progress
+from backstay.repository.outcome import Progress
 from backstay.repository.repository import Repository
 
 BACKUP_TAG = "backstay.dev/backup="
@@ -103,7 +103,7 @@ def _back_up_one(
             tags=tuple(tags),
             parent=parent.id if parent else "",
             program_version="backstay",
-            summary=summarise(archive, started, clock()),
+            summary=archive.summary(started, clock()),
         )
     )
     return {
@@ -117,26 +117,6 @@ def _back_up_one(
         "warnings": [f"{warning.path}: {warning.message}" for warning in archive.warnings],
         "consistencyLost": archive.changed_while_read > 0,
     }
-
-
-def summarise(archive: Archive, started: datetime, ended: datetime) -> Summary:
-    """An archive's figures as a snapshot carries them."""
-    return Summary(
-        backup_start=started,
-        backup_end=ended,
-        files_new=archive.files_new,
-        files_changed=archive.files_changed,
-        files_unmodified=archive.files_unmodified,
-        dirs_new=archive.dirs_new,
-        dirs_changed=archive.dirs_changed,
-        dirs_unmodified=archive.dirs_unmodified,
-        data_blobs=archive.data_blobs,
-        tree_blobs=archive.tree_blobs,
-        data_added=archive.data_added,
-        data_added_packed=archive.added_bytes,
-        total_files_processed=archive.files,
-        total_bytes_processed=archive.bytes,
-    )
 
 
 def _adopted_result(volume: SourceVolume, found: Snapshot) -> dict[str, Any]:

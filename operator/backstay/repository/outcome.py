@@ -55,6 +55,25 @@ class Archive:
     tree_blobs: int = 0
     data_added: int = 0
 
+    def summary(self, begun: datetime, ended: datetime) -> Summary:
+        """The figures as a snapshot carries them. `begun` and `ended`: of the backup."""
+        return Summary(
+            backup_start=begun,
+            backup_end=ended,
+            files_new=self.files_new,
+            files_changed=self.files_changed,
+            files_unmodified=self.files_unmodified,
+            dirs_new=self.dirs_new,
+            dirs_changed=self.dirs_changed,
+            dirs_unmodified=self.dirs_unmodified,
+            data_blobs=self.data_blobs,
+            tree_blobs=self.tree_blobs,
+            data_added=self.data_added,
+            data_added_packed=self.added_bytes,
+            total_files_processed=self.files,
+            total_bytes_processed=self.bytes,
+        )
+
 
 @dataclass(frozen=True)
 class Restoration:

@@ -20,7 +20,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backstay.repository import Repository, Snapshot, Summary
+from backstay.repository import Repository, Snapshot
 from backstay.repository.format import keys
 from backstay.repository.stores.local import LocalStore
 from tests.repository.contents import digested, on_disk
@@ -106,19 +106,7 @@ def by_us(source: Path, place: Path) -> None:
                 tags=(tag,),
                 parent=parent.id if parent else "",
                 program_version="backstay 0.1.0",
-                summary=Summary(
-                    started,
-                    datetime.now(UTC),
-                    files_new=archive.files_new,
-                    files_changed=archive.files_changed,
-                    files_unmodified=archive.files_unmodified,
-                    data_blobs=archive.data_blobs,
-                    tree_blobs=archive.tree_blobs,
-                    data_added=archive.data_added,
-                    data_added_packed=archive.added_bytes,
-                    total_files_processed=archive.files,
-                    total_bytes_processed=archive.bytes,
-                ),
+                summary=archive.summary(started, datetime.now(UTC)),
             )
             parent = repository.snapshot(writer.commit(root))
         if tag == "first":

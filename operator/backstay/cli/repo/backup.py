@@ -304,7 +304,7 @@ class _Run:
 
     def _snapshot(self, archive: Archive, parent: Snapshot | None, begun: datetime) -> Snapshot:
         from backstay import __version__
-        from backstay.repository.format.snapshot import Snapshot, Summary
+        from backstay.repository.format.snapshot import Snapshot
 
         plan = self._plan
         offset = plan.time.utcoffset()
@@ -321,22 +321,7 @@ class _Run:
             excludes=(*plan.exclusion.patterns, *plan.exclusion.ignoring_case),
             parent=parent.id if parent else "",
             program_version=f"backstay {__version__}",
-            summary=Summary(
-                begun,
-                datetime.now(UTC),
-                files_new=archive.files_new,
-                files_changed=archive.files_changed,
-                files_unmodified=archive.files_unmodified,
-                dirs_new=archive.dirs_new,
-                dirs_changed=archive.dirs_changed,
-                dirs_unmodified=archive.dirs_unmodified,
-                data_blobs=archive.data_blobs,
-                tree_blobs=archive.tree_blobs,
-                data_added=archive.data_added,
-                data_added_packed=archive.added_bytes,
-                total_files_processed=archive.files,
-                total_bytes_processed=archive.bytes,
-            ),
+            summary=archive.summary(begun, datetime.now(UTC)),
         )
 
     def _tell(self, archive: Archive, snapshot: Snapshot, snapshot_id: str) -> None:

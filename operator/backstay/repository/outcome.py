@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, NamedTuple
+
+from backstay.repository.format.snapshot import Summary
 
 
 class Warning(NamedTuple):

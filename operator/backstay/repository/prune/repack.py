@@ -15,10 +15,11 @@ import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import NamedTuple
 
 from backstay.repository.check.pack_check import open_header
-from backstay.repository.errors import Corrupted
+from backstay.repository.errors import AccessDenied, Corrupted, StoreRefused
 from backstay.repository.format import index as index_file
 from backstay.repository.format import pack
 from backstay.repository.format.blob import BlobType, Codec
@@ -26,6 +27,7 @@ from backstay.repository.format.index import Entry, Index, Location
 from backstay.repository.lock import Lock
 from backstay.repository.parallel import ordered
 from backstay.repository.reader import Reader
+from backstay.repository.stores.s3 import S3Store
 from backstay.repository.stores.store import Store
 
 INDEX_BLOBS = 50_000  # blobs in an index file
@@ -95,6 +97,9 @@ class Repacker:
         Raises Corrupted when a blob is not what the index says; what was stored until then stays.
         """
         self._lock.confirm()
+        if isinstance(self._store, S3Store):
+            with suppress(AccessDenied, StoreRefused):  # of a probe; whether packs are refused, we shall see
+                self._store.integrity()
         self._uploader = ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload")
         try:
             for blobs, room in ordered(

@@ -41,7 +41,7 @@ from backstay.repository.stores.s3 import S3Store
 from backstay.repository.stores.store import Store
 
 PACKS = 5  # pack buffers in all: two being filled, the rest on their way
-UPLOADS = 3
+UPLOADS = 5
 INDEX_BLOBS = 50_000  # blobs after which an index is saved
 INDEX_SECONDS = 600.0
 

@@ -235,7 +235,7 @@ def test_objects_whose_contents_were_swapped_are_found(sample: Sample, prefix: s
         sample.put_index([(pack_id, entries)])
         sample.put_index([other])
     if prefix == "keys/":
-        from backstay.repository.format import keys
+        from backstay.repository import keys
 
         keys.add(sample.store, "another password", sample.repository.codec.key)
     one, other_name = sample.names(prefix)

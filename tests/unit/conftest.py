@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backstay.repository import lock
-from backstay.repository.format import keys
+from backstay.repository import keys, lock
 
 
 @pytest.fixture(autouse=True, scope="session")

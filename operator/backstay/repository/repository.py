@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from backstay.repository import keys
 from backstay.repository.archive.writer import INDEX_BLOBS, INDEX_SECONDS, Writer
 from backstay.repository.errors import (
     Corrupted,
@@ -19,7 +20,7 @@ from backstay.repository.errors import (
     RepositoryNotFound,
     SnapshotNotFound,
 )
-from backstay.repository.format import config, keys, snapshot, tree
+from backstay.repository.format import config, snapshot, tree
 from backstay.repository.format.blob import Codec
 from backstay.repository.format.chunker import seed
 from backstay.repository.format.config import Config

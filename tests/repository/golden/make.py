@@ -20,8 +20,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backstay.repository import Repository, Snapshot
-from backstay.repository.format import keys
+from backstay.repository import Repository, Snapshot, keys
 from backstay.repository.stores.local import LocalStore
 from tests.repository.contents import digested, on_disk
 from tests.repository.filesystem import MIB, noise, text

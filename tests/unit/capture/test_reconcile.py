@@ -16,8 +16,7 @@ from backstay.capture.reconcile import reconcile
 from backstay.kube import resource as kinds
 from backstay.kube.errors import ForbiddenError, UnavailableError
 from backstay.kube.runtime import Runtime, Settings
-from backstay.repository import BucketNotFound, Repository, Unreachable
-from backstay.repository.format import keys
+from backstay.repository import BucketNotFound, Repository, Unreachable, keys
 from tests.unit.capture.application import (
     NOW,
     CaptureCluster,

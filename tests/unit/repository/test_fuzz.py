@@ -22,11 +22,11 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backstay.repository import Corrupted, Repository, RepositoryError, Snapshot
+from backstay.repository import Corrupted, Repository, RepositoryError, Snapshot, keys
 from backstay.repository.check.checker import check
 from backstay.repository.check.pack_check import open_header
 from backstay.repository.check.subset import Subset
-from backstay.repository.format import config, keys, pack, snapshot, tree
+from backstay.repository.format import config, pack, snapshot, tree
 from backstay.repository.format import index as index_file
 from backstay.repository.format.blob import BlobType, Codec
 from backstay.repository.format.crypto import Key

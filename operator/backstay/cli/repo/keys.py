@@ -43,7 +43,7 @@ def _who(user: str | None, host: str | None) -> dict[str, str]:
 def list_(settings: Settings, output: Output) -> None:
     """List the keys; the one in use has a star."""
     from backstay.cli.repo.session import open_repository
-    from backstay.repository.format import keys
+    from backstay.repository import keys
 
     repository = open_repository(settings)
     found = sorted(keys.infos(repository.store), key=lambda info: info.created)
@@ -90,7 +90,7 @@ def add(
     host: str | None,
 ) -> None:
     """Add a password. It is asked for on a terminal, or taken from a file or RESTIC_NEW_PASSWORD."""
-    from backstay.repository.format import keys
+    from backstay.repository import keys
 
     repository = _open(settings)
     password = new_password(settings, new_password_file, empty=new_insecure_no_password)
@@ -110,7 +110,7 @@ def passwd(
     host: str | None,
 ) -> None:
     """Change the password: the key in use is replaced by one for the new password."""
-    from backstay.repository.format import keys
+    from backstay.repository import keys
 
     repository = _open(settings)
     password = new_password(settings, new_password_file, empty=new_insecure_no_password)
@@ -125,7 +125,7 @@ def passwd(
 @click.argument("name", metavar="ID")
 def remove(settings: Settings, output: Output, name: str) -> None:
     """Remove a password by its key's ID. The key in use and the last one stay."""
-    from backstay.repository.format import keys
+    from backstay.repository import keys
 
     repository = _open(settings)
     key_id = keys.find(repository.store, name)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -93,16 +95,37 @@ def test_a_process_that_is_killed_fails_the_backup(crew: Crew, source: Path) -> 
 
 
 class FullStore(MemoryStore):
-    """Takes no packs."""
+    """Takes no packs, and takes its time to say so."""
+
+    seconds = 0.0
 
     def put(self, name: str, data: Buffer, *, sha256: bytes | None = None) -> None:
         if name.startswith("data/"):
+            time.sleep(self.seconds)
             raise StoreRefused("writing: the bucket's quota is reached")
         super().put(name, data, sha256=sha256)
 
 
-def test_an_upload_that_fails_ends_the_walk(crew: Crew, tmp_path: Path) -> None:
-    repository = Repository.init(FullStore(), "p")
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """What waits for ever fails."""
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3.0], ids=["at once", "when all memory is taken"])
+@pytest.mark.usefixtures("impatient")
+def test_an_upload_that_fails_ends_the_walk(crew: Crew, tmp_path: Path, seconds: float) -> None:
+    store = FullStore()
+    store.seconds = seconds
+    repository = Repository.init(store, "p")
     for number in range(20):
         (tmp_path / str(number)).write_bytes(os.urandom(17 << 20))
 
@@ -110,6 +133,26 @@ def test_an_upload_that_fails_ends_the_walk(crew: Crew, tmp_path: Path) -> None:
         writer.backup(str(tmp_path), crew=crew)
 
     assert repository.snapshot_ids() == []
+
+
+@pytest.mark.usefixtures("impatient")
+def test_directories_with_trees_larger_than_a_pipe_do_not_block_each_other(crew: Crew, tmp_path: Path) -> None:
+    for directory in range(5):
+        (tmp_path / str(directory)).mkdir()
+        for number in range(8000):
+            (tmp_path / str(directory) / f"{number}-{directory}").write_bytes(b"%d %d" % (number, directory))
+    repository = Repository.init(MemoryStore(), "p")
+    with repository.writer() as writer:
+        first = writer.backup(str(tmp_path), crew=crew)
+        writer.flush()
+        for directory in range(5):
+            os.utime(tmp_path / str(directory) / f"7-{directory}", ns=(1, 1))
+
+        parent = Snapshot(time=LATER, tree=first.tree, paths=("/x",))
+        second = writer.backup(str(tmp_path), parent=parent, crew=crew)
+
+    assert second.files_changed == 5
+    assert second.files_unmodified == 5 * 7999
 
 
 def test_files_whose_blobs_were_lost_are_read_again(crew: Crew, source: Path) -> None:

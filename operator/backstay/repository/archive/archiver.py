@@ -14,6 +14,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from backstay.repository.archive.writer import Writer
 
 AHEAD = 2  # tasks that a process has, with the one that it is at
+PIPE_BYTES = 64 << 10  # bytes that a pipe takes without anybody reading, with something to spare
 CLOCK_TICK = 2_000_000_000  # ns by which a file's times must precede the parent's
 _PROGRESS_SECONDS = 0.25
 
@@ -201,6 +203,14 @@ class Archiver:
                 self._warn(b"/" + directory.path, f"the parent cannot be used here, so all is read again: {error}")
         return task
 
+    def is_large(self, directory: _Open) -> bool:
+        """Whether the task of a directory is more than a pipe takes at once."""
+        size = len(directory.path) + sum(len(name) + 40 for name in directory.subtrees or ())
+        if directory.before:
+            with suppress(Corrupted):  # told when the task is made
+                size += self._reader.locate(BlobType.TREE, directory.before).length
+        return size > PIPE_BYTES
+
     # --- the order of things --------------------------------------------------------------------------------------
 
     def _take_in(self, directory: _Open, outcome: Below | Done) -> None:
@@ -310,11 +320,15 @@ class _Foreman:
                             return
 
     def _give_out(self) -> None:
-        """One task for each, then one ahead, so that nobody waits for the next."""
+        """One task for each, then one ahead, so that nobody waits for the next.
+
+        Ahead goes only what the pipe takes at once: a process that is at work may be sending something large, and then
+        each end would wait for the other to read.
+        """
         tasks = self._archiver._tasks
         for ahead in range(AHEAD):
             for channel, orders in self._orders.items():
-                if tasks and len(orders) == ahead:
+                if tasks and len(orders) == ahead and not (ahead and self._archiver.is_large(tasks[-1])):
                     orders.append(tasks.pop())
                     channel.send(self._encode(self._archiver._task(orders[-1])))
 

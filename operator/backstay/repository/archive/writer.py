@@ -300,27 +300,33 @@ class Writer:
             self._uploads.discard(upload)
 
     def _upload(self, builder: pack.PackBuilder) -> None:
+        due = False
         try:
-            if self._failure is not None:
-                return
-            self._confirm()
-            pack_id, body = builder.finish(self._codec.key)
-            self._store.put(pack.name(pack_id), body, sha256=pack_id)
-            header = bytes(builder.header)
-            entries = pack.plain_entries(header, "a pack of our own")
-            with self._mutex:
-                self._index.add(pack_id, entries)
-                for entry in entries:
-                    self._pending[entry[0]].discard(entry[1])
-                self._unindexed.append((pack_id, header))
-                self._unindexed_blobs += builder.count
-                due = self._unindexed_blobs >= self._index_blobs
-                due = due or time.monotonic() - self._indexed_at > self._index_seconds
-            builder.release()
-            if due:
-                self._save_index()
+            due = self._failure is None and self._store_pack(builder)
         except BaseException as error:  # noqa: BLE001  (kept, and raised where the next blob is saved)
             self._failure = error
+        builder.release()  # also after a failure: it wakes whoever waits for room, to be told
+        try:
+            if due:
+                self._save_index()
+        except BaseException as error:  # noqa: BLE001  (as above)
+            self._failure = error
+
+    def _store_pack(self, builder: pack.PackBuilder) -> bool:
+        """Upload a pack; whether an index should be saved now."""
+        self._confirm()
+        pack_id, body = builder.finish(self._codec.key)
+        self._store.put(pack.name(pack_id), body, sha256=pack_id)
+        header = bytes(builder.header)
+        entries = pack.plain_entries(header, "a pack of our own")
+        with self._mutex:
+            self._index.add(pack_id, entries)
+            for entry in entries:
+                self._pending[entry[0]].discard(entry[1])
+            self._unindexed.append((pack_id, header))
+            self._unindexed_blobs += builder.count
+            due = self._unindexed_blobs >= self._index_blobs
+            return due or time.monotonic() - self._indexed_at > self._index_seconds
 
     def _save_index(self) -> None:
         """Name the stored packs in an index file. They are durable by now, which is what makes the index true."""
